@@ -1,0 +1,1 @@
+"""The HTTP edge: parse, authenticate, respond. The only FastAPI code beside app.main."""

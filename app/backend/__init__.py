@@ -1,0 +1,1 @@
+"""The wires: one backend dialect a file; the only HTTP client code."""

@@ -1,0 +1,224 @@
+"""The values that flow through one call: Ask -> Verdict -> Plan -> Answer -> Record, and the Trace that times it."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+_WEIGHT = re.compile(r"@(\d+)$")
+
+OnWeak = Literal["polish", "escalate", "serve"]
+
+
+class Target(NamedTuple):
+    """A model at a backend, written ``backend/model-id``."""
+
+    backend: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.backend}/{self.model}"
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Split ``backend/model-id`` at the first slash.
+
+        Raises:
+            ValueError: there is no backend or no model in the text.
+        """
+        backend, slash, model = text.strip().partition("/")
+        if not slash or not backend or not model:
+            raise ValueError(f"{text!r} is not a target: write backend/model-id, e.g. groq/llama-3.3-70b-versatile")
+        return cls(backend.lower(), model)
+
+
+class Choice(NamedTuple):
+    """One link of a chain: a target and its A/B weight (None where none was written)."""
+
+    target: Target
+    weight: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Choice:
+        """Read ``backend/model-id`` or ``backend/model-id@50``; only a trailing ``@<integer>`` is a weight."""
+        text = text.strip()
+        found = _WEIGHT.search(text)
+        if found is None:
+            return cls(Target.parse(text))
+        return cls(Target.parse(text[: found.start()]), int(found.group(1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What the caller said about the call besides the body; explicit hints win over the classifier."""
+
+    task: str | None = None
+    complexity: int | None = None
+    session: str | None = None
+    no_cache: bool = False
+    performance: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One parsed client call.
+
+    Attributes:
+        endpoint: closed set: ``chat``, ``embeddings``, ...
+        body: the decoded JSON object; never changed.
+        hints: see Hints.
+        tenant: who is asking; ``anonymous`` where no key is asked for.
+        deadline: absolute, on the event loop's clock, in seconds.
+        request_id: as sent to the caller in ``x-request-id``.
+    """
+
+    endpoint: str
+    body: dict[str, Any]
+    hints: Hints
+    tenant: str
+    deadline: float
+    request_id: str
+
+    @property
+    def stream(self) -> bool:
+        """Whether the caller wants server-sent events."""
+        return self.body.get("stream") is True
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether the caller asked for the usage chunk of a stream."""
+        options = self.body.get("stream_options")
+        return isinstance(options, dict) and options.get("include_usage") is True
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the classifier says of an Ask.
+
+    Attributes:
+        kind: ``code``, ``chat``, ``extraction``, ``translation``, ``summarise``, ``math``, ``creative``,
+            ``analysis`` ...; None where nothing judged it.
+        complexity: 1 to 10, or None.
+        prompt_tokens: an estimate.
+        reasons: sentences a person can read.
+    """
+
+    kind: str | None = None
+    complexity: int | None = None
+    prompt_tokens: int | None = None
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Candidates in order, what happens to the answer, and why.
+
+    Attributes:
+        candidates: targets to try, first to last; never empty.
+        role: the role the chain came from, or None where the caller named targets.
+        skipped: targets left out, each with the reason.
+        check: whether the answer is judged by quality checks.
+        on_weak: what happens to a weak answer.
+        why: sentences a person can read.
+    """
+
+    candidates: tuple[Target, ...]
+    role: str | None = None
+    skipped: tuple[tuple[Target, str], ...] = ()
+    check: bool = False
+    on_weak: OnWeak = "serve"
+    why: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer; ``prompt`` includes ``cached``, ``completion`` includes ``reasoning``.
+
+    ``estimated`` is true where the backend reported nothing and Sluice counted; ``cost_usd`` is the backend's own
+    figure where it gives one.
+    """
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    reasoning: int = 0
+    estimated: bool = False
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at one target: ``result`` is ``ok`` or the reason why it lost."""
+
+    target: Target
+    result: str
+    duration_ms: float
+    usage: Usage | None = None
+
+
+@dataclass(slots=True)
+class Trace:
+    """The one mutable companion of a call: where its time went.
+
+    Stages are laps: ``stage(name)`` gives all time since the last lap to ``name``, so that the stages always add up to
+    the total.
+    """
+
+    started_ns: int = field(default_factory=time.perf_counter_ns)
+    stages: dict[str, int] = field(default_factory=dict)
+    first_token_ns: int = 0
+    _last_ns: int = 0
+
+    def __post_init__(self) -> None:
+        self._last_ns = self.started_ns
+
+    def stage(self, name: str) -> None:
+        """Close a lap: the time since the last one belongs to the stage ``name``."""
+        self.stage_at(name, time.perf_counter_ns())
+
+    def stage_at(self, name: str, at_ns: int) -> None:
+        """Close a lap at a moment that has already passed, on ``time.perf_counter_ns``'s clock."""
+        if at_ns > self._last_ns:
+            self.stages[name] = self.stages.get(name, 0) + at_ns - self._last_ns
+            self._last_ns = at_ns
+
+    def total_ms(self) -> float:
+        """Return the milliseconds from the start to the last lap."""
+        return (self._last_ns - self.started_ns) / 1e6
+
+    def in_ms(self) -> dict[str, float]:
+        """Return the stages in milliseconds, rounded to a microsecond."""
+        return {name: round(ns / 1e6, 3) for name, ns in self.stages.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one call was; built once, at its end, and handed to every hook.
+
+    Attributes:
+        outcome: ``ok``, ``error``, ``abandoned`` (the caller left) or ``cut`` (an error event ended the stream).
+        error_type: the fault label where there was an error.
+        backend_ms: time spent waiting for backends; the rest of ``total_ms`` is Sluice's own.
+    """
+
+    request_id: str
+    endpoint: str
+    tenant: str
+    stream: bool
+    outcome: str
+    status: int
+    target: Target | None
+    role: str | None
+    verdict: Verdict | None
+    attempts: tuple[Attempt, ...]
+    usage: Usage | None
+    stages_ms: dict[str, float]
+    total_ms: float
+    backend_ms: float
+    first_token_ms: float | None = None
+    per_token_ms: float | None = None
+    error_type: str | None = None
+    rescued: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()

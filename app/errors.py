@@ -1,0 +1,66 @@
+"""The error family. Every error that can reach a caller is a SluiceError and knows its OpenAI shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class SluiceError(Exception):
+    """An error with everything OpenAI's error body and headers need.
+
+    Attributes:
+        status: HTTP status.
+        type: OpenAI's error type, e.g. ``invalid_request_error``.
+        code: a short machine-readable string or None.
+        param: the path of the offending field, e.g. ``messages[0].content``, or None.
+        fault: label for ``sluice_errors_total``, from a closed set with the prefix of its fault domain
+            (``caller_``, ``policy_``, ``backend_``, ``sluice_``).
+        retry_after_s: seconds after which another try makes sense, or None.
+        headers: further response headers.
+    """
+
+    status = 500
+    type = "server_error"
+    code: str | None = None
+    fault = "sluice_internal"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        type: str | None = None,  # noqa: A002 - OpenAI's own name
+        code: str | None = None,
+        param: str | None = None,
+        fault: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status or self.status
+        self.type = type or self.type
+        self.code = code or self.code
+        self.param = param
+        self.fault = fault or self.fault
+        self.retry_after_s = retry_after_s
+        self.headers: dict[str, str] = {}
+
+    def body(self) -> dict[str, Any]:
+        """Return the body in OpenAI's shape."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+class CallerError(SluiceError):
+    """The caller's own mistake: it never counts against a backend and is never retried."""
+
+    status = 400
+    type = "invalid_request_error"
+    fault = "caller_invalid_request"
+
+
+class PolicyError(SluiceError):
+    """Sluice's own rules forbid the call: a key, a limit, a budget, LOCAL_ONLY."""
+
+    status = 403
+    type = "permission_error"
+    fault = "policy_denied"

@@ -1,0 +1,1 @@
+"""Memory between calls: breakers, slots and limits. Synchronous, with an injected clock."""

@@ -1,0 +1,1 @@
+"""Decisions: pure functions with no I/O, no clock and no logging."""
