@@ -51,6 +51,43 @@ class Choice(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How long one backend may take, in seconds; the names are those of Settings."""
+
+    connect_s: float = 5.0
+    first_content_s: float = 10.0
+    answer_s: float = 120.0
+    idle_s: float = 15.0
+    deadline_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackendConfig:
+    """Everything there is to know of one backend before it is called.
+
+    Attributes:
+        dialect: which quirks its wire has; a key of the catalogue in app.backend.catalog.
+        local: whether it is on this machine: no remote connection, no bill.
+        problem: the one thing to set before it can be used, or None.
+        prefill: whether its models continue an assistant message; None where nobody said.
+        context_window: tokens, or None where it depends on the model.
+        slots: calls at once per target; line: calls that may wait for a slot.
+    """
+
+    name: str
+    base_url: str
+    api_key: str = field(repr=False, default="")
+    dialect: str = "openai"
+    local: bool = False
+    problem: str | None = None
+    limits: Limits = Limits()
+    prefill: bool | None = None
+    context_window: int | None = None
+    slots: int = 256
+    line: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
 class Hints:
     """What the caller said about the call besides the body; explicit hints win over the classifier."""
 

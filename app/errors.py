@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
 
@@ -64,3 +65,36 @@ class PolicyError(SluiceError):
     status = 403
     type = "permission_error"
     fault = "policy_denied"
+
+
+class Reason(StrEnum):
+    """Why a backend's attempt lost: the closed set that retries, breaker and metrics go by."""
+
+    CONNECT = "connect"  # no connection within the limit, or refused
+    RESET = "reset"  # the connection ended before the response's headers
+    NO_CONTENT = "no_content"  # no first content within the limit
+    SLOW_ANSWER = "slow_answer"  # a plain answer took longer than its limit
+    STALLED = "stalled"  # silence between two events of a stream
+    CUT = "cut"  # the answer ended in the middle
+    MALFORMED = "malformed"  # not the JSON or the events that were asked for
+    RATE_LIMIT = "rate_limit"
+    OVERLOADED = "overloaded"
+    SERVER_ERROR = "server_error"
+    DEAD_KEY = "dead_key"  # the backend refuses Sluice's key, or its account is out of money
+    CONTENT_FILTER = "content_filter"
+    CONTEXT_LENGTH = "context_length"
+    MODEL_MISSING = "model_missing"
+    INVALID = "invalid"  # the backend calls the request wrong
+    TOO_LARGE = "too_large"  # an answer beyond every bound
+    DEADLINE = "deadline"  # the whole call's time is up
+
+
+class BackendError(SluiceError):
+    """A backend failed. Status, message, type, code and param are its own where it gave any."""
+
+    status = 502
+    type = "server_error"
+
+    def __init__(self, reason: Reason, message: str, **told: Any) -> None:
+        super().__init__(message, fault=f"backend_{reason}", **told)
+        self.reason = reason

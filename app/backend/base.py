@@ -1,0 +1,67 @@
+"""What every backend offers: a whole answer, or a stream of events. One method each, so that wires can be swapped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from app.call import Ask, BackendConfig, Target, Trace
+
+
+class Event:
+    """One event of a stream in OpenAI's shape: the decoded chunk, and the bytes it came as."""
+
+    __slots__ = ("chunk", "raw")
+
+    def __init__(self, raw: bytes, chunk: dict[str, Any]) -> None:
+        self.raw = raw
+        self.chunk = chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A plain answer: the backend's bytes and the same decoded."""
+
+    raw: bytes
+    body: dict[str, Any]
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class EventStream(Protocol):
+    """A stream that has begun: pull it batch by batch, and close it whatever happens."""
+
+    whole: bool
+    """Whether the backend said that the stream is complete (``[DONE]`` or its wire's equivalent)."""
+    malformed: int
+    """How many events could not be read and were skipped."""
+
+    async def batch(self) -> list[Event]:
+        """Return every event that has arrived, at least one; an empty list once the stream has ended.
+
+        Raises:
+            BackendError: the backend said so, or the connection broke.
+        """
+
+    def close(self) -> None:
+        """Close the connection at once; harmless when repeated."""
+
+
+class Backend(Protocol):
+    """A place that answers."""
+
+    config: BackendConfig
+
+    async def whole(self, ask: Ask, target: Target, body: dict[str, Any], trace: Trace) -> Whole:
+        """Send a plain call and return the answer.
+
+        Raises:
+            BackendError: with the reason.
+        """
+
+    async def stream(self, ask: Ask, target: Target, body: dict[str, Any], trace: Trace) -> EventStream:
+        """Send a streamed call and return once the response's headers say that it begins.
+
+        Raises:
+            BackendError: with the reason.
+        """

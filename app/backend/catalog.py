@@ -1,0 +1,93 @@
+"""What is known of each backend's wire, as data: fields to drop or rename, abilities it lacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from app.call import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The quirks of one wire.
+
+    Attributes:
+        drop: fields of the body that it rejects or ignores, and that mean nothing to it.
+        rename: fields that have another name there.
+        message_drop: fields of a message that it rejects.
+        developer: whether it knows the role ``developer``; else that becomes ``system``.
+        lacks: abilities (see app.route.plan.needs) that no model behind it has.
+    """
+
+    drop: frozenset[str] = frozenset()
+    rename: Mapping[str, str] | None = None
+    message_drop: frozenset[str] = frozenset()
+    developer: bool = False
+    lacks: frozenset[str] = frozenset()
+
+
+_MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
+_SLUICE_FIELDS = frozenset({"models"})
+"""Fields that speak to Sluice and mean nothing behind it."""
+
+DIALECTS: dict[str, Dialect] = {
+    # max_tokens is deprecated and refused by reasoning models.
+    "openai": Dialect(rename={"max_tokens": "max_completion_tokens"}, developer=True),
+    "compatible": Dialect(rename=_MAX_TOKENS),
+    # 400 if these are supplied at all: console.groq.com/docs/openai
+    "groq": Dialect(
+        drop=frozenset({"logprobs", "top_logprobs", "logit_bias", "n"}),
+        message_drop=frozenset({"name"}),
+        lacks=frozenset({"n", "logprobs", "logit_bias"}),
+    ),
+    "openrouter": Dialect(),
+    "gemini": Dialect(rename=_MAX_TOKENS),
+    "workers-ai": Dialect(rename=_MAX_TOKENS, lacks=frozenset({"n", "logprobs", "logit_bias"})),
+    # Not fields of its /v1 request: silently ignored, so that a limit would not hold.
+    "ollama": Dialect(
+        drop=frozenset({"user", "parallel_tool_calls", "n", "tool_choice"}),
+        rename=_MAX_TOKENS,
+        lacks=frozenset({"n", "tool_choice", "image_url"}),
+    ),
+    "anthropic": Dialect(
+        drop=frozenset({"logprobs", "top_logprobs", "logit_bias", "n"}),
+        rename=_MAX_TOKENS,
+        lacks=frozenset({"n", "logprobs", "logit_bias", "schema"}),
+    ),
+}
+
+
+def adapt(body: dict[str, Any], target: Target, dialect: str) -> dict[str, Any]:
+    """Return the body as this wire wants it; fields that nobody here knows pass unchanged.
+
+    Usage is always asked for, since cost comes from it; it is handed down only if the caller asked.
+    """
+    quirks = DIALECTS[dialect]
+    adapted = {**body, "model": target.model}
+    for field in (quirks.drop | _SLUICE_FIELDS) & adapted.keys():
+        del adapted[field]
+    for field, name in (quirks.rename or {}).items():
+        if field in adapted:
+            value = adapted.pop(field)
+            adapted.setdefault(name, value)
+    if adapted.get("stream") is True:
+        options = adapted.get("stream_options")
+        adapted["stream_options"] = {**options, "include_usage": True} if options else {"include_usage": True}
+    if "messages" in adapted and (quirks.message_drop or not quirks.developer):
+        adapted["messages"] = [_message(message, quirks) for message in adapted["messages"]]
+    return adapted
+
+
+def _message(message: dict[str, Any], quirks: Dialect) -> dict[str, Any]:
+    dropped = quirks.message_drop & message.keys()
+    developer = message.get("role") == "developer" and not quirks.developer
+    if not dropped and not developer:
+        return message
+    changed = {field: value for field, value in message.items() if field not in dropped}
+    if developer:
+        changed["role"] = "system"
+    return changed

@@ -1,0 +1,152 @@
+"""The HTTP client of the relay, behind three small methods so that another client is one file's change.
+
+aiohttp is the fastest well-kept client measured for this work: see docs/decisions/0002-http-client.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from yarl import URL
+
+from app.errors import BackendError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import SimpleNamespace
+
+    from multidict import CIMultiDict
+
+    from app.call import Trace
+
+_READ_BUFFER_BYTES = 64 * 1024
+"""aiohttp stops reading the socket at twice this: what a slow caller can pile up per stream."""
+_LARGE_BODY_BYTES = 1024 * 1024
+
+
+class Exchange:
+    """One response that has begun: its status and headers are known, its body can be pulled or closed."""
+
+    __slots__ = ("_response", "headers", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+
+    async def some(self) -> bytes:
+        """Return the bytes that have arrived, at least one; ``b""`` at the body's end.
+
+        Raises:
+            BackendError: the connection broke.
+        """
+        try:
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise BackendError(Reason.CUT, f"The backend's connection broke: {_told(error)}") from error
+
+    async def read(self, limit_bytes: int) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            BackendError: the connection broke, or the body is larger than the limit.
+        """
+        content = self._response.content
+        parts = []
+        size = 0
+        try:
+            while part := await content.readany():
+                parts.append(part)
+                size += len(part)
+                if size > limit_bytes:
+                    raise BackendError(Reason.TOO_LARGE, f"The backend's answer is larger than {limit_bytes} bytes.")
+        except (aiohttp.ClientError, OSError) as error:
+            raise BackendError(Reason.CUT, f"The backend's answer was cut: {_told(error)}") from error
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        """Close the connection, unless the body was read to its end: then it is already back in the pool."""
+        self._response.close()
+
+
+class HttpClient:
+    """Posts bodies. One for each event loop; must be made inside of it and closed."""
+
+    def __init__(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+            timeout=aiohttp.ClientTimeout(total=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=_READ_BUFFER_BYTES,
+            skip_auto_headers=("User-Agent", "Content-Type"),
+            trace_configs=[_connect_stamps()],
+        )
+        self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
+
+    async def post(self, url: URL, headers: CIMultiDict[str], body: bytes, connect_s: float, trace: Trace) -> Exchange:
+        """Send a request and return once the response's headers are there.
+
+        Raises:
+            BackendError: CONNECT or RESET.
+        """
+        timeout = self._timeouts.get(connect_s)
+        if timeout is None:
+            timeout = self._timeouts[connect_s] = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
+        data: Any = body if len(body) < _LARGE_BODY_BYTES else io.BytesIO(body)
+        try:
+            response = await self._session.post(
+                url, data=data, headers=headers, timeout=timeout, allow_redirects=False, trace_request_ctx=trace
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as error:
+            raise BackendError(Reason.CONNECT, f"No connection to the backend: {_told(error)}") from error
+        except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError) as error:
+            raise BackendError(Reason.MALFORMED, f"The backend's response is not HTTP: {_told(error)}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise BackendError(Reason.RESET, f"The backend closed the connection: {_told(error)}") from error
+        return Exchange(response)
+
+    async def get(self, url: URL, headers: CIMultiDict[str], timeout_s: float) -> Exchange:
+        """Fetch something small off the hot path, such as a list of models.
+
+        Raises:
+            BackendError: CONNECT or RESET.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return Exchange(await self._session.get(url, headers=headers, allow_redirects=False))
+        except TimeoutError as error:
+            raise BackendError(Reason.CONNECT, f"No answer within {timeout_s:g} s.") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise BackendError(Reason.CONNECT, f"No connection to the backend: {_told(error)}") from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+
+def _told(error: BaseException) -> str:
+    return str(error)[:200] or type(error).__name__
+
+
+def _connect_stamps() -> aiohttp.TraceConfig:
+    """Close the stage ``connect`` when a request has its connection, new or reused."""
+
+    async def stamp(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+        trace: Trace | None = context.trace_request_ctx
+        if trace is not None:
+            trace.stage_at("connect", time.perf_counter_ns())
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_create_end.append(stamp)
+    config.on_connection_reuseconn.append(stamp)
+    config.freeze()
+    return config
+
+
+def endpoint_url(base_url: str, path: str) -> URL:
+    """Join a backend's base URL and an endpoint's path."""
+    return URL(base_url + path, encoded=True)

@@ -1,0 +1,171 @@
+"""The OpenAI wire over HTTP, with each backend's quirks as data (see catalog.py)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from multidict import CIMultiDict
+
+from app import __version__
+from app.backend import wire_errors
+from app.backend.base import Event, Whole
+from app.backend.catalog import adapt
+from app.backend.http import Exchange, HttpClient, endpoint_url
+from app.backend.sse import SSEDecoder
+from app.errors import BackendError, Reason
+
+if TYPE_CHECKING:
+    from app.call import Ask, BackendConfig, Target, Trace
+
+PATHS = {"chat": "/chat/completions", "embeddings": "/embeddings"}
+_ERROR_BODY_BYTES = 64 * 1024
+_OK = 200
+
+
+class OpenAIBackend:
+    """A backend that speaks OpenAI's HTTP API, well or badly."""
+
+    def __init__(self, config: BackendConfig, client: HttpClient, max_answer_bytes: int) -> None:
+        self.config = config
+        self._client = client
+        self._max_answer_bytes = max_answer_bytes
+        self._urls = {endpoint: endpoint_url(config.base_url, path) for endpoint, path in PATHS.items()}
+        self._headers = CIMultiDict(
+            {"content-type": "application/json", "accept": "application/json", "user-agent": f"sluice/{__version__}"}
+        )
+        if config.api_key:
+            self._headers["authorization"] = f"Bearer {config.api_key}"
+        self._stream_headers = self._headers.copy()
+        self._stream_headers["accept"] = "text/event-stream"
+        self._stream_headers["accept-encoding"] = "identity"
+
+    async def whole(self, ask: Ask, target: Target, body: dict[str, Any], trace: Trace) -> Whole:
+        """Send a plain call and return the answer, within the backend's answer limit."""
+        limit_s = self.config.limits.answer_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._whole(ask.endpoint, adapt(body, target, self.config.dialect), trace)
+        except TimeoutError as error:
+            raise BackendError(
+                Reason.SLOW_ANSWER, f"{target} gave no whole answer within {limit_s:g} s.", status=504
+            ) from error
+
+    async def _whole(self, endpoint: str, body: dict[str, Any], trace: Trace) -> Whole:
+        exchange = await self._post(endpoint, body, self._headers, trace)
+        try:
+            trace.stage("first_token")
+            raw = await exchange.read(self._max_answer_bytes)
+        finally:
+            exchange.close()
+        trace.stage("answer")
+        return Whole(raw, self._decode(raw))
+
+    def _decode(self, raw: bytes) -> dict[str, Any]:
+        try:
+            body = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise BackendError(Reason.MALFORMED, f"{self.config.name} answered 200 with something not JSON.") from error
+        if wire_errors.is_error(body):
+            raise self._scrub(wire_errors.from_body(self.config.name, body))
+        decoded: dict[str, Any] = body
+        return decoded
+
+    async def stream(self, ask: Ask, target: Target, body: dict[str, Any], trace: Trace) -> HttpEventStream:
+        """Send a streamed call; the caller of this method limits the time to the first content."""
+        body = adapt(body, target, self.config.dialect)
+        exchange = await self._post(ask.endpoint, body, self._stream_headers, trace)
+        kind = exchange.headers.get("content-type", "")
+        if "json" in kind and "event-stream" not in kind:
+            try:
+                self._decode(await exchange.read(self._max_answer_bytes))
+            finally:
+                exchange.close()
+            raise BackendError(Reason.MALFORMED, f"{self.config.name} answered a streamed call with a plain answer.")
+        return HttpEventStream(exchange, self)
+
+    async def _post(self, endpoint: str, body: dict[str, Any], headers: CIMultiDict[str], trace: Trace) -> Exchange:
+        raw = orjson.dumps(body)
+        exchange = await self._client.post(self._urls[endpoint], headers, raw, self.config.limits.connect_s, trace)
+        if exchange.status == _OK:
+            return exchange
+        try:
+            told = await exchange.read(_ERROR_BODY_BYTES)
+        except BackendError:
+            told = b""
+        finally:
+            exchange.close()
+        raise self._scrub(wire_errors.from_response(self.config.name, exchange.status, exchange.headers, told))
+
+    def event_error(self, chunk: dict[str, Any]) -> BackendError | None:
+        """Return the error that an event of a stream is, or None."""
+        told = chunk.get("error")
+        if not told:
+            groq = chunk.get("x_groq")
+            told = groq.get("error") if isinstance(groq, dict) else None
+        return self._scrub(wire_errors.from_body(self.config.name, {"error": told})) if told else None
+
+    def _scrub(self, error: BackendError) -> BackendError:
+        """Remove the key from what a backend says of it."""
+        key = self.config.api_key
+        if key and key in error.message:
+            error.message = error.message.replace(key, "***")
+        return error
+
+
+class HttpEventStream:
+    """The events of one response."""
+
+    def __init__(self, exchange: Exchange, backend: OpenAIBackend) -> None:
+        self._exchange = exchange
+        self._backend = backend
+        self._decoder = SSEDecoder()
+        self._failure: BackendError | None = None
+        self._ended = False
+        self.whole = False
+        self.malformed = 0
+
+    async def batch(self) -> list[Event]:
+        """Return every event that has arrived; an empty list at the end."""
+        while not self._ended:
+            if self._failure is not None:
+                raise self._failure
+            data = await self._exchange.some()
+            events = self._events(self._decoder.feed(data) if data else self._decoder.flush())
+            self._ended = self._ended or not data
+            if events:
+                return events
+        if self._failure is not None:
+            raise self._failure
+        return []
+
+    def _events(self, payloads: list[bytes]) -> list[Event]:
+        events: list[Event] = []
+        for data in payloads:
+            if data == b"[DONE]":
+                self.whole = self._ended = True
+                break
+            event = self._event(data)
+            if self._failure is not None:
+                break
+            if event is not None:
+                events.append(event)
+        return events
+
+    def _event(self, data: bytes) -> Event | None:
+        """Decode one event; an error is kept and raised once the events before it are delivered."""
+        try:
+            chunk = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            chunk = None
+        if not isinstance(chunk, dict):
+            self.malformed += 1
+            return None
+        if chunk.get("error") or "x_groq" in chunk:
+            self._failure = self._backend.event_error(chunk)
+        return Event(b"data: " + data + b"\n\n", chunk)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._exchange.close()

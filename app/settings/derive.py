@@ -1,0 +1,101 @@
+"""What follows from the settings: each backend as one frozen value, and the one thing that keeps it from use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from app.call import BackendConfig, Limits
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from app.settings.fields import BackendOptions, Settings
+
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+BUILT_IN = {  # name: dialect
+    "groq": "groq",
+    "openrouter": "openrouter",
+    "openai": "openai",
+    "gemini": "gemini",
+    "anthropic": "anthropic",
+    "workers-ai": "workers-ai",
+    "ollama": "ollama",
+    "mlx": "compatible",
+    "runloop": "ollama",
+}
+_KEY_VARIABLE = {
+    "groq": "GROQ_API_KEY",
+    "openrouter": "OPENROUTER_API_KEY",
+    "openai": "OPENAI_API_KEY",
+    "gemini": "GEMINI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "workers-ai": "CLOUDFLARE_API_TOKEN",
+}
+_UNSUPPORTED = {"mlx": "local models are not part of this version", "runloop": "Runloop is not part of this version"}
+
+
+def backend(settings: Settings, name: str, options: BackendOptions) -> BackendConfig:
+    """Unite what the flat settings (``GROQ_…``) and ``BACKENDS__<NAME>__…`` say of one backend; the latter wins."""
+    prefix = name.replace("-", "_")
+    base_url = (options.base_url or _flat_url(settings, name, prefix)).rstrip("/")
+    api_key = _secret(options.api_key) or _secret(getattr(settings, f"{prefix}_api_key", None))
+    local = name == "mlx" or (urlsplit(base_url).hostname or "") in LOOPBACK
+    moved = bool(options.base_url) or f"{prefix}_base_url" in settings.model_fields_set
+    return BackendConfig(
+        name=name,
+        base_url=base_url,
+        api_key=api_key,
+        dialect=options.dialect or BUILT_IN.get(name, "compatible"),
+        local=local,
+        problem=_switched_off(settings, name, options, local=local)
+        or _missing(name, base_url, needs_key=not (api_key or moved)),
+        limits=_limits(settings.limits, options),
+        prefill=options.prefill,
+        context_window=options.context_window,
+        slots=options.slots or settings.slots,
+        line=settings.line if options.line is None else options.line,
+    )
+
+
+def _secret(value: SecretStr | None) -> str:
+    return value.get_secret_value() if value else ""
+
+
+def _flat_url(settings: Settings, name: str, prefix: str) -> str:
+    url: str = getattr(settings, f"{prefix}_base_url", "")
+    if name == "workers-ai" and not url and settings.cloudflare_account_id:
+        return f"https://api.cloudflare.com/client/v4/accounts/{settings.cloudflare_account_id}/ai/v1"
+    return url
+
+
+def _limits(default: Limits, options: BackendOptions) -> Limits:
+    return Limits(
+        options.connect_timeout_s or default.connect_s,
+        options.first_content_timeout_s or default.first_content_s,
+        options.answer_timeout_s or default.answer_s,
+        options.idle_timeout_s or default.idle_s,
+        options.deadline_s or default.deadline_s,
+    )
+
+
+def _switched_off(settings: Settings, name: str, options: BackendOptions, *, local: bool) -> str | None:
+    """Name the switch that keeps a backend out of use, or None."""
+    prefix = name.replace("-", "_")
+    if options.enabled is False:
+        return f"BACKENDS__{prefix.upper()}__ENABLED is false"
+    if not getattr(settings, f"{prefix}_enabled", True):
+        return f"{prefix.upper()}_ENABLED is false"
+    if settings.local_only and not local:
+        return "LOCAL_ONLY is true and it is not on this machine"
+    return _UNSUPPORTED.get(name)
+
+
+def _missing(name: str, base_url: str, *, needs_key: bool) -> str | None:
+    """Name the one variable to set before a backend can be used, or None."""
+    if not base_url:
+        prefix = name.replace("-", "_").upper()
+        return "set CLOUDFLARE_ACCOUNT_ID" if name == "workers-ai" else f"set BACKENDS__{prefix}__BASE_URL"
+    if needs_key and name in _KEY_VARIABLE:
+        return f"set {_KEY_VARIABLE[name]}"
+    return None

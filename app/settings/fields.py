@@ -1,0 +1,287 @@
+"""Settings: every setting there is, typed, described and frozen."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import orjson
+from dotenv import dotenv_values
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from app.call import BackendConfig, Choice, Limits
+from app.settings import derive
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic.fields import FieldInfo
+
+_NESTED = ("backends", "roles")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; ``mistakes`` has one message each, with the variable's name."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("; ".join(mistakes))
+        self.mistakes = mistakes
+
+
+def _comma_list(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _json_object(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        decoded: object = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"is not JSON: {error}") from error
+    return decoded
+
+
+CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
+JsonMap = Annotated[dict[str, str], NoDecode, BeforeValidator(_json_object)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class BackendOptions(BaseModel):
+    """What ``BACKENDS__<NAME>__<OPTION>`` may say of a backend, built-in or the operator's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base_url: str | None = Field(None, description="OpenAI-compatible base URL, up to and including /v1")
+    api_key: SecretStr | None = Field(None, description="sent as a bearer token")
+    enabled: bool | None = Field(None, description="false takes the backend out of use, live")
+    prefill: bool | None = Field(None, description="whether its models continue an assistant message")
+    context_window: int | None = Field(None, gt=0, description="tokens")
+    dialect: (
+        Literal["openai", "compatible", "groq", "openrouter", "gemini", "workers-ai", "ollama", "anthropic"] | None
+    ) = Field(None, description="whose quirks its wire has")
+    connect_timeout_s: Seconds | None = None
+    first_content_timeout_s: Seconds | None = None
+    answer_timeout_s: Seconds | None = None
+    idle_timeout_s: Seconds | None = None
+    deadline_s: Seconds | None = None
+    slots: int | None = Field(None, ge=1, description="calls at once per target")
+    line: int | None = Field(None, ge=0, description="calls that may wait for a slot")
+
+
+class _NestedSource(PydanticBaseSettingsSource):
+    """Collects ``BACKENDS__NAME__OPTION`` and ``ROLES__NAME`` as plain strings.
+
+    pydantic-settings' own nesting decodes values of a dict as JSON where it can: a key made of digits would turn into
+    a number.
+    """
+
+    def __init__(self, settings_cls: type[BaseSettings], raw: Mapping[str, str]) -> None:
+        super().__init__(settings_cls)
+        self._raw = raw
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        nested: dict[str, dict[str, Any]] = {}
+        for name, value in self._raw.items():
+            section, _, rest = name.lower().partition("__")
+            if section in _NESTED and rest and value:
+                self._put(nested.setdefault(section, {}), section, rest, value)
+        return dict(nested)
+
+    @staticmethod
+    def _put(into: dict[str, Any], section: str, rest: str, value: str) -> None:
+        name, _, option = rest.partition("__")
+        name = name.replace("_", "-")
+        if section == "roles":
+            into[name] = value
+        else:
+            into.setdefault(name, {})[option] = value
+
+
+class Settings(BaseSettings):
+    """Every setting there is. Frozen: a change builds a new one (see Live)."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, env_file_encoding="utf-8", populate_by_name=True
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on; anything but loopback needs API_KEYS")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    workers: int = Field(1, ge=1, le=64, description="processes that serve")
+    api_keys: CommaList = Field((), description="comma list of keys that callers may use; empty asks for none")
+    admin_key: SecretStr | None = Field(None, description="key of the admin endpoints; unset allows loopback only")
+    allow_anonymous: bool = Field(default=False, description="true serves a network without API_KEYS")
+    cors_origins: CommaList = Field(("*",), description="comma list of web origins that may call /v1")
+    max_body_mb: float = Field(32, gt=0, description="larger request bodies get a 413")
+    max_answer_mb: float = Field(64, gt=0, description="larger answers of a backend are refused")
+    performance_in_body: bool = Field(default=False, description="true adds the performance object to every answer")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+    log_format: Literal["text", "json"] = Field("text", description="text or json")
+    shutdown_s: Seconds = Field(30, description="seconds that calls under way may take after SIGTERM")
+
+    unknown_model: Literal["auto", "error"] = Field(
+        "auto", description="what an unknown model name does: auto or error"
+    )
+    model_aliases: JsonMap = Field({}, description='JSON: client\'s model name -> role or chain, {"gpt-4o": "medium"}')
+    local_only: bool = Field(default=False, description="true: no remote client is ever built")
+    force_local_llm: bool | None = Field(None, description="true: local candidates only; false: none; unset: normal")
+
+    model_small: str = Field("mlx/mlx-community/Phi-3.5-mini-instruct-4bit", description="role small: complexity 1-4")
+    model_medium: str = Field("mlx/mlx-community/Qwen2.5-7B-Instruct-4bit", description="role medium: complexity 5-7")
+    model_large: str = Field(
+        "gemini/gemini-2.5-pro,openai/gpt-5.1,openrouter/google/gemini-2.5-pro",
+        description="role large: complexity 8-10",
+    )
+    model_code: str = Field(
+        "runloop/qwen2.5-coder,groq/llama-3.3-70b-versatile", description="role code: code-implementation asks"
+    )
+    model_polish: str = Field("groq/llama-3.3-70b-versatile", description="role polish: improves a weak draft")
+    model_analysis: str = Field(
+        "openrouter/qwen/qwen-2.5-72b-instruct", description="role analysis: the four analysis tasks"
+    )
+    model_fast: str = Field(
+        "workers-ai/@cf/meta/llama-3.1-8b-instruct-fast",
+        description="role fast",
+        validation_alias=AliasChoices("model_fast", "ai_model_fast"),
+    )
+    model_accurate: str = Field(
+        "workers-ai/@cf/meta/llama-3.3-70b-instruct-fp8-fast",
+        description="role accurate",
+        validation_alias=AliasChoices("model_accurate", "ai_model_accurate"),
+    )
+    model_judge: str = Field("", description="role judge: compares answers; default MODEL_LARGE")
+    model_embedding: str = Field("", description="role embedding: serves /v1/embeddings")
+
+    groq_api_key: SecretStr | None = Field(None, description="Groq key")
+    groq_base_url: str = Field("https://api.groq.com/openai/v1", description="Groq address")
+    groq_enabled: bool = Field(default=True, description="false takes Groq out of use, live")
+    openrouter_api_key: SecretStr | None = Field(None, description="OpenRouter key")
+    openrouter_base_url: str = Field("https://openrouter.ai/api/v1", description="OpenRouter address")
+    openrouter_enabled: bool = Field(default=True, description="false takes OpenRouter out of use, live")
+    openai_api_key: SecretStr | None = Field(None, description="OpenAI key")
+    openai_base_url: str = Field("https://api.openai.com/v1", description="OpenAI address")
+    openai_enabled: bool = Field(default=True, description="false takes OpenAI out of use, live")
+    gemini_api_key: SecretStr | None = Field(None, description="Gemini key")
+    gemini_base_url: str = Field(
+        "https://generativelanguage.googleapis.com/v1beta/openai", description="Gemini's OpenAI-compatible address"
+    )
+    gemini_enabled: bool = Field(default=True, description="false takes Gemini out of use, live")
+    anthropic_api_key: SecretStr | None = Field(None, description="Anthropic key")
+    anthropic_base_url: str = Field("https://api.anthropic.com/v1", description="Anthropic address")
+    anthropic_enabled: bool = Field(default=True, description="false takes Anthropic out of use, live")
+    workers_ai_api_key: SecretStr | None = Field(
+        None,
+        description="Cloudflare token for Workers AI (also CLOUDFLARE_API_TOKEN)",
+        validation_alias=AliasChoices("workers_ai_api_key", "cloudflare_api_token"),
+    )
+    cloudflare_account_id: str = Field("", description="Cloudflare account of Workers AI")
+    workers_ai_base_url: str = Field("", description="Workers AI address; default made from CLOUDFLARE_ACCOUNT_ID")
+    workers_ai_enabled: bool = Field(default=True, description="false takes Workers AI out of use, live")
+    ollama_api_key: SecretStr | None = Field(None, description="Ollama key, where a proxy in front of it asks for one")
+    ollama_base_url: str = Field("http://127.0.0.1:11434/v1", description="Ollama address")
+    ollama_enabled: bool = Field(default=True, description="false takes Ollama out of use, live")
+
+    connect_timeout_s: Seconds = Field(5, description="seconds to connect to a backend")
+    first_content_timeout_s: Seconds = Field(10, description="seconds to the first content of a stream")
+    answer_timeout_s: Seconds = Field(120, description="seconds to a whole plain answer")
+    idle_timeout_s: Seconds = Field(15, description="seconds between two events of a stream")
+    deadline_s: Seconds = Field(600, description="seconds for a whole call, or the client's read timeout if shorter")
+    slots: int = Field(256, ge=1, description="calls at once per target; more wait in line")
+    line: int = Field(1024, ge=0, description="calls that may wait in line per target; more get a 503")
+
+    backends: dict[str, BackendOptions] = Field({}, description="BACKENDS__<NAME>__<OPTION>: see BackendOptions")
+    roles: dict[str, str] = Field({}, description="ROLES__<NAME>: further roles")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over ``.env`` over defaults, nested names read by ``_NestedSource``."""
+        file = getattr(dotenv_settings, "env_file", None)
+        nested = (
+            _NestedSource(settings_cls, os.environ),
+            _NestedSource(settings_cls, read_env_file(Path(file)) if file else {}),
+        )
+        return init_settings, nested[0], env_settings, nested[1], dotenv_settings
+
+    @field_validator("log_level", "log_format", "unknown_model", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @cached_property
+    def backend_configs(self) -> dict[str, BackendConfig]:
+        """Every backend that is known, usable or not, by name."""
+        names = [*derive.BUILT_IN, *(name for name in self.backends if name not in derive.BUILT_IN)]
+        return {name: derive.backend(self, name, self.backends.get(name, BackendOptions())) for name in names}
+
+    @cached_property
+    def chains(self) -> dict[str, tuple[Choice, ...]]:
+        """Every role's chain, by the role's name in lower case."""
+        texts = {name.removeprefix("model_"): getattr(self, name) for name in ROLE_FIELDS}
+        texts["judge"] = texts["judge"] or self.model_large
+        texts.update(self.roles)
+        return {name: parse_chain(text) for name, text in texts.items() if text}
+
+    @cached_property
+    def limits(self) -> Limits:
+        """The time limits that hold where a backend has none of its own."""
+        return Limits(
+            self.connect_timeout_s,
+            self.first_content_timeout_s,
+            self.answer_timeout_s,
+            self.idle_timeout_s,
+            self.deadline_s,
+        )
+
+    def masked(self) -> dict[str, Any]:
+        """Return every setting with secrets replaced by ``***``, as ``GET /admin/config`` shows it."""
+        shown = self.model_dump(mode="json")
+        shown["api_keys"] = ["***"] * len(self.api_keys)
+        return {name: _mask_url(value) if name.endswith("_url") else value for name, value in shown.items()}
+
+
+ROLE_FIELDS = tuple(
+    name
+    for name in Settings.model_fields
+    if name.startswith("model_") and name not in {"model_aliases", "model_config"}
+)
+
+
+def _mask_url(value: object) -> object:
+    if not isinstance(value, str) or "@" not in value:
+        return value
+    return re.sub(r"//[^/@]*@", "//***@", value)
+
+
+def parse_chain(text: str) -> tuple[Choice, ...]:
+    """Read a comma list of targets, order = fallback.
+
+    Raises:
+        ValueError: one of them is not ``backend/model-id``.
+    """
+    return tuple(Choice.parse(part) for part in text.split(",") if part.strip())
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Read a ``.env`` file; a missing one is empty.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    try:
+        return {key: value or "" for key, value in dotenv_values(path, interpolate=False).items()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read: {error}"]) from error

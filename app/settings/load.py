@@ -1,0 +1,158 @@
+"""Reading the settings: one message per mistake, and Live, which swaps them whole when they change."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from app.settings.derive import BUILT_IN, LOOPBACK
+from app.settings.fields import ROLE_FIELDS, BackendOptions, ConfigError, Settings, parse_chain, read_env_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from app.call import Target
+
+
+def load(env_file: Path) -> Settings:
+    """Build Settings from the environment and a ``.env`` file.
+
+    Raises:
+        ConfigError: with one message per mistake.
+    """
+    try:
+        settings = Settings(_env_file=env_file if env_file.exists() else None)
+    except ValidationError as error:
+        raise ConfigError([_explain(each) for each in error.errors()]) from error
+    mistakes = _mistakes(settings)
+    if mistakes:
+        raise ConfigError(mistakes)
+    return settings
+
+
+def _explain(error: Any) -> str:
+    name = "__".join(str(part).replace("-", "_") for part in error["loc"]).upper()
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    secret = any(word in name for word in ("KEY", "TOKEN", "SECRET"))
+    shown = "" if secret or isinstance(error["input"], dict) else f" (it is {str(error['input'])[:80]!r})"
+    if error["type"] == "extra_forbidden":
+        options = ", ".join(BackendOptions.model_fields).upper()
+        return f"{name}: there is no such option; the options of a backend are {options}"
+    return f"{name}: {message}{shown}"
+
+
+def _mistakes(settings: Settings) -> list[str]:
+    """Check what concerns more than one setting."""
+    found = _chain_mistakes(settings)
+    if found:
+        return found
+    found += [
+        f"BACKENDS__{name.replace('-', '_').upper()}__BASE_URL: is missing; set it to its OpenAI-compatible address"
+        for name, options in settings.backends.items()
+        if name not in BUILT_IN and not options.base_url
+    ]
+    if settings.host not in LOOPBACK and not settings.api_keys and not settings.allow_anonymous:
+        found.append(
+            f"API_KEYS: is empty while HOST={settings.host} opens the proxy, and your provider keys, to the network; "
+            "set API_KEYS, or ALLOW_ANONYMOUS=true if that is meant"
+        )
+    return found
+
+
+def _chain_mistakes(settings: Settings) -> list[str]:
+    chains = {name.upper(): getattr(settings, name) for name in ROLE_FIELDS}
+    chains |= {f"ROLES__{name.replace('-', '_').upper()}": text for name, text in settings.roles.items()}
+    found = []
+    for name, text in chains.items():
+        try:
+            choices = parse_chain(text)
+        except ValueError as error:
+            found.append(f"{name}: {error}")
+            continue
+        found += [f"{name}: {_unknown_backend(c.target)}" for c in choices if c.target.backend not in _known(settings)]
+    return found + _alias_mistakes(settings)
+
+
+def _alias_mistakes(settings: Settings) -> list[str]:
+    roles = {name.removeprefix("model_") for name in ROLE_FIELDS} | set(settings.roles) | {"auto"}
+    found = []
+    for alias, meaning in settings.model_aliases.items():
+        if meaning.lower() in roles or meaning.startswith(("task/", "pipeline/")):
+            continue
+        try:
+            choices = parse_chain(meaning)
+        except ValueError as error:
+            found.append(f"MODEL_ALIASES: {alias!r}: {error}, or a role: {', '.join(sorted(roles))}")
+            continue
+        found += [
+            f"MODEL_ALIASES: {alias!r}: {_unknown_backend(c.target)}"
+            for c in choices
+            if c.target.backend not in _known(settings)
+        ]
+    return found
+
+
+def _known(settings: Settings) -> set[str]:
+    return {*BUILT_IN, *settings.backends}
+
+
+def _unknown_backend(target: Target) -> str:
+    variable = target.backend.replace("-", "_").upper()
+    return f"there is no backend {target.backend!r} for {target}; name it with BACKENDS__{variable}__BASE_URL"
+
+
+def shadowed(env_file: Path) -> list[str]:
+    """Name the settings that the process environment keeps from being changed by editing the ``.env`` file."""
+    in_file = read_env_file(env_file)
+    return sorted(name for name in in_file if os.environ.get(name) and os.environ[name] != in_file[name])
+
+
+class Live:
+    """The settings in force. ``current`` is swapped whole; a call takes one snapshot by reading it once."""
+
+    def __init__(self, env_file: Path) -> None:
+        """Load the settings.
+
+        Raises:
+            ConfigError: they cannot be used.
+        """
+        self.env_file = env_file
+        self.current = load(env_file)
+        self.error: str | None = None
+        self.generation = 0
+        self._applied = self._pending = self._stamp()
+
+    def reload(self) -> bool:
+        """Read everything anew; return whether it is in force. A bad configuration changes nothing but ``error``."""
+        try:
+            fresh = load(self.env_file)
+        except ConfigError as error:
+            self.error = str(error)
+            return False
+        self.error = None
+        if fresh != self.current:
+            self.current = fresh
+            self.generation += 1
+        return True
+
+    def poll(self) -> bool | None:
+        """Reload once the file has changed and then rested for one poll, so that half a write is never read.
+
+        Returns:
+            None where nothing changed, else what ``reload`` returned.
+        """
+        stamp = self._stamp()
+        rested, self._pending = stamp == self._pending, stamp
+        if not rested or stamp == self._applied:
+            return None
+        self._applied = stamp
+        return self.reload()
+
+    def _stamp(self) -> tuple[int, int, int]:
+        try:
+            found = self.env_file.stat()
+        except OSError:
+            return (0, 0, 0)
+        return (found.st_mtime_ns, found.st_size, found.st_ino)
