@@ -120,7 +120,7 @@ def _scripted(asked: str, body: dict[str, Any], messages: list[dict[str, Any]]) 
         return Reply(asked[4:])
     if asked.startswith("REASON "):
         return Reply("That is the conclusion of it.", reasoning=asked[7:])
-    if asked.startswith("SCRIPT "):
+    if asked.startswith("SCRIPT {"):
         return _table(orjson.loads(asked[7:]))
     return _tool_calls(asked, body) or _document(body)
 

@@ -58,8 +58,8 @@ class Waiters:
     def changed(self) -> None:
         """Let those go on whose wish has come true."""
         for wish, future in self.waiting:
-            if not future.done() and wish():
-                future.set_result(None)
+            if not future.done():
+                _settle(wish, future)
 
     async def wait(self, wish: Callable[[], bool], timeout_s: float) -> None:
         """Return as soon as the wish is true.
@@ -76,3 +76,12 @@ class Waiters:
                 await future
         finally:
             self.waiting.remove(entry)
+
+
+def _settle(wish: Callable[[], bool], future: asyncio.Future[None]) -> None:
+    """A wish that raises fails the test that wished, not the attempt that changed the log."""
+    try:
+        if wish():
+            future.set_result(None)
+    except Exception as problem:  # noqa: BLE001 - whatever it is, it belongs to the test
+        future.set_exception(problem)

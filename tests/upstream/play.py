@@ -54,6 +54,8 @@ class Exchange:
 
     async def event(self, data: bytes) -> None:
         """Send one server-sent event as a write of its own, or in small pieces where the fault says so."""
+        if self.faults.has("crlf"):
+            data = data.replace(b"\n", b"\r\n")
         size = self.split or len(data)
         for at in range(0, len(data), size):
             await self.write(http.chunk(data[at : at + size]))
@@ -62,8 +64,7 @@ class Exchange:
         """Send one JSON value as an event."""
         if self.faults.has("orping"):
             await self.event(b": OPENROUTER PROCESSING\n\n")
-        data = b"data: " + orjson.dumps(value) + b"\n\n"
-        await self.event(data.replace(b"\n", b"\r\n") if self.faults.has("crlf") else data)
+        await self.event(b"data: " + orjson.dumps(value) + b"\n\n")
 
     def cut(self, *, reset: bool = False) -> Cut:
         """Close or reset the connection; raise what comes back."""
@@ -85,9 +86,19 @@ async def play(x: Exchange, answer: Callable[[Exchange], Awaitable[None]]) -> No
     if (fault := x.faults.find(*ERRORS)) is not None:
         await fail(x, shapes.failure(fault))
     else:
-        await answer(x)
+        await _answer(x, answer)
     if x.faults.has("conclose"):
         raise x.cut()
+
+
+async def _answer(x: Exchange, answer: Callable[[Exchange], Awaitable[None]]) -> None:
+    """Answer; a request of wrong types is refused, as a real backend would."""
+    try:
+        await answer(x)
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as problem:
+        if x.attempt.status:
+            raise
+        await fail(x, shapes.Failure(400, shapes.error(f"{type(problem).__name__}: {problem}")))
 
 
 async def _before(x: Exchange) -> None:
@@ -262,7 +273,7 @@ class Stream:
             await self._chunk({"role": "assistant", "content": "", "refusal": None})
 
     async def _content(self, delta: dict[str, Any]) -> None:
-        if (pace := self.x.faults.number("pace", 20)) > 0:
+        if (pace := self.x.faults.number("pace", 20, 20 if self.x.friendly else 0)) > 0:
             await self.x.conn.pause(pace / 1000)
         if self.x.faults.has("fullrole"):
             delta = {"role": "assistant"} | delta
@@ -296,8 +307,7 @@ class Stream:
         await self._chunk({}, self.reply.finish)
         if self.wants_usage and not self.x.faults.has("nousage"):
             usage = shapes.usage_of(self.reply, cost=self.x.faults.has("cost"))
-            kind = "text_completion" if self.meta.legacy else "chat.completion.chunk"
-            await self.x.say(self._varied(self.meta.envelope(kind) | {"choices": [], "usage": usage}))
+            await self.x.say(self._varied(self.meta.envelope(chunk=True) | {"choices": [], "usage": usage}))
         await self._end()
 
     async def _end(self) -> None:
@@ -330,7 +340,7 @@ class Stream:
 
     async def silent(self, fault: Fault) -> None:
         """Ollama's own way: an empty chunk, then the end."""
-        await self.x.say(self.meta.envelope("chat.completion.chunk") | {"choices": []})
+        await self.x.say(shapes.piece(self.meta, {"role": "assistant", "content": ""}))
         await self.end(fault)
 
     async def drip(self, fault: Fault) -> None:
