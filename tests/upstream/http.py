@@ -189,16 +189,38 @@ class Connection(asyncio.Protocol):
             pass  # trailers
         return bytes(body)
 
+    @property
+    def blocked(self) -> bool:
+        """Whether the client reads so slowly that the kernel takes no more."""
+        return not self._writable.is_set()
+
     async def write(self, data: bytes) -> None:
-        """Write and wait until the kernel took it; the other tasks get their turn.
+        """Write and wait until the kernel took it.
 
         Raises:
             ClientGone: the client closed the connection.
         """
-        if self.gone_at is None:
-            self.transport.write(data)
-            await asyncio.sleep(0)
-            await self._writable.wait()
+        self.put(data)
+        await self.drain()
+
+    def put(self, data: bytes) -> None:
+        """Hand bytes to the kernel.
+
+        Raises:
+            ClientGone: the client closed the connection.
+        """
+        if self.gone_at is not None:
+            raise ClientGone
+        self.transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the kernel took what was written; the other tasks get their turn in any case.
+
+        Raises:
+            ClientGone: the client closed the connection.
+        """
+        await asyncio.sleep(0)
+        await self._writable.wait()
         if self.gone_at is not None:
             raise ClientGone
 

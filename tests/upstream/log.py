@@ -25,6 +25,7 @@ class Attempt:
         status: what was answered, or 0 where no head was sent.
         bytes: bytes written, head included.
         chunks: content chunks written to a stream.
+        blocked: the client reads so slowly that nothing more can be written now.
         ended: ``open`` while under way; ``done``: answered as meant (an error status too); ``cut``: a fault ended it;
             ``client_closed``: the client left first; ``stopped``: the upstream was stopped.
         closed_at: when the client's close was noticed, or None.
@@ -41,6 +42,7 @@ class Attempt:
     status: int = 0
     bytes: int = 0
     chunks: int = 0
+    blocked: bool = False
     ended: Ended = "open"
     ended_at: float | None = None
     closed_at: float | None = None

@@ -22,7 +22,11 @@ _FOREVER = 1e9
 
 
 class Cut(Exception):  # noqa: N818 - an event
-    """A fault ended the answer and the connection."""
+    """A fault ended the connection; ``whole`` says whether the answer was whole by then."""
+
+    def __init__(self, *, whole: bool = False) -> None:
+        super().__init__()
+        self.whole = whole
 
 
 @dataclass(slots=True)
@@ -39,8 +43,12 @@ class Exchange:
 
     async def write(self, data: bytes) -> None:
         """Write bytes and count them."""
+        self.conn.put(data)
         self.attempt.bytes += len(data)
-        await self.conn.write(data)
+        self.attempt.blocked = self.conn.blocked
+        self.changed()
+        await self.conn.drain()
+        self.attempt.blocked = False
 
     async def open(self, status: int, headers: list[tuple[str, str]]) -> None:
         """Send the head of an answer."""
@@ -66,13 +74,13 @@ class Exchange:
             await self.event(b": OPENROUTER PROCESSING\n\n")
         await self.event(b"data: " + orjson.dumps(value) + b"\n\n")
 
-    def cut(self, *, reset: bool = False) -> Cut:
+    def cut(self, *, reset: bool = False, whole: bool = False) -> Cut:
         """Close or reset the connection; raise what comes back."""
         if reset:
             self.conn.reset()
         else:
             self.conn.close()
-        return Cut()
+        return Cut(whole=whole)
 
 
 async def play(x: Exchange, answer: Callable[[Exchange], Awaitable[None]]) -> None:
@@ -88,7 +96,7 @@ async def play(x: Exchange, answer: Callable[[Exchange], Awaitable[None]]) -> No
     else:
         await _answer(x, answer)
     if x.faults.has("conclose"):
-        raise x.cut()
+        raise x.cut(whole=True)
 
 
 async def _answer(x: Exchange, answer: Callable[[Exchange], Awaitable[None]]) -> None:
@@ -279,7 +287,6 @@ class Stream:
             delta = {"role": "assistant"} | delta
         self.x.attempt.chunks += 1
         await self._chunk(delta)
-        self.x.changed()
 
     async def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> None:
         for index in range(self.x.body.get("n") or 1):
@@ -318,7 +325,7 @@ class Stream:
             await self.x.conn.pause(faults.number("linger", _FOREVER, _FOREVER))
         await self.x.write(http.LAST_CHUNK)
         if faults.has("nodone"):
-            raise self.x.cut()
+            raise self.x.cut(whole=True)
 
     async def cut(self, fault: Fault) -> None:
         raise self.x.cut(reset=fault.name == "cutrst")

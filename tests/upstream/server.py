@@ -227,8 +227,8 @@ class Upstream:
         except ClientGone:
             ended = "client_closed"
             raise
-        except Cut:
-            ended = "done" if x.faults.find("nodone", "conclose") else "cut"
+        except Cut as cut:
+            ended = "done" if cut.whole else "cut"
             raise
         finally:
             self._end(x, ended, moment)
