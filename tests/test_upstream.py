@@ -116,6 +116,12 @@ class TestContent:
     async def test_say_is_verbatim(self, client: httpx.AsyncClient, text: str) -> None:
         assert said(await stream(client, ask(text=f"SAY {text}"))) == text
 
+    @pytest.mark.parametrize("text", ["word " * 1000, "x" * 100_000])
+    async def test_a_long_message_is_told_apart_in_few_words(self, client: httpx.AsyncClient, text: str) -> None:
+        one, other = [said(await stream(client, ask(text=text + end))) for end in ("a", "b")]
+        assert one != other
+        assert len(one) < 500
+
     async def test_tool_calls_as_openai_streams_them(self, up: Upstream, client: httpx.AsyncClient) -> None:
         tools = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
         body = ask(text='CALL add {"a": 1}\nCALL add {"a": 2}', tools=tools)
