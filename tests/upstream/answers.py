@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _WORDS = re.compile(r"\s*\S+|\s+")
 _CALL = re.compile(r"^CALL (\S+) ?(.*)$", re.MULTILINE)
 _REPEATED_WORDS = 40
+_REPEATED_CHARS = 300
 _SCALARS: dict[str, Any] = {"string": "text", "integer": 1, "number": 1, "boolean": True, "null": None}
 
 
@@ -107,10 +108,10 @@ def _usual(asked: str, model: str, faults: Faults, *, friendly: bool) -> str:
 
 
 def _repeat(asked: str) -> str:
-    said = words(asked)
-    if len(said) <= _REPEATED_WORDS:
+    start = "".join(words(asked)[:_REPEATED_WORDS])[:_REPEATED_CHARS]
+    if start == asked:
         return asked
-    return f"{''.join(said[:_REPEATED_WORDS])} … [{zlib.crc32(asked.encode('utf-8', 'surrogatepass')):08x}]"
+    return f"{start} … [{zlib.crc32(asked.encode('utf-8', 'surrogatepass')):08x}]"
 
 
 def _scripted(asked: str, body: dict[str, Any], messages: list[dict[str, Any]]) -> Reply | None:
@@ -120,7 +121,7 @@ def _scripted(asked: str, body: dict[str, Any], messages: list[dict[str, Any]]) 
         return Reply(asked[4:])
     if asked.startswith("REASON "):
         return Reply("That is the conclusion of it.", reasoning=asked[7:])
-    if asked.startswith("SCRIPT "):
+    if asked.startswith("SCRIPT {"):
         return _table(orjson.loads(asked[7:]))
     return _tool_calls(asked, body) or _document(body)
 

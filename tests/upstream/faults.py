@@ -78,6 +78,7 @@ from dataclasses import dataclass, field, replace
 
 _STATUS = re.compile(r"([45]\d\d)(?:ra(\d+(?:\.\d+)?)|(once)|(ctx|filter|mod|quota))?")
 _WHEN = re.compile(r"(x|after|p|for|over)(\d+(?:\.\d+)?)")
+_PARAM = re.compile(r"(x|after|p|for|over|ra)?\d+(\.\d+)?")
 _RETRY = re.compile(r"ra(\d+(?:\.\d+)?)")
 _CHAOS = ("500", "429", "503", "rst", "close", "cut:2", "cutrst:2", "cuteof:2", "bad:1", "htmlerr")
 
@@ -111,6 +112,13 @@ class Fault:
     kind: str = ""
     retry_after: str = ""
     when: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The fault as it may be written, without its conditions."""
+        if self.name == "status":
+            return self.arg + self.kind
+        return f"{self.name}:{self.arg}" if self.arg else self.name
 
     def number(self, default: float) -> float:
         """Return the parameter as a number."""
@@ -204,6 +212,8 @@ def base_name(model: str) -> str:
 
 def _part(part: str) -> Fault | None:
     head, *params = part.split(":")
+    if not all(_PARAM.fullmatch(param) for param in params) and head != "finish":
+        return None
     if (status := _STATUS.fullmatch(head)) is not None:
         return _with(_status(status), params)
     if head == "down":

@@ -11,7 +11,7 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
@@ -37,7 +37,6 @@ REASONS = {
     503: "Service Unavailable",
 }
 Headers = Iterable[tuple[str, str]]
-Serve = Callable[["Connection"], Coroutine[Any, Any, None]]
 
 
 class ClientGone(Exception):  # noqa: N818 - an event, not a mistake
@@ -82,14 +81,18 @@ class Request:
 
 
 class Connection(asyncio.Protocol):
-    """One client connection, served by one task.
+    """One client connection; ``accept`` is told when it is made.
 
     Attributes:
+        number: 1 for the first connection that the server accepted.
+        lost: set once the connection is closed on both sides.
         gone_at: ``time.monotonic()`` of the moment at which the client's close was noticed, or None.
     """
 
-    def __init__(self, serve: Serve) -> None:
-        self._serve = serve
+    def __init__(self, accept: Callable[[Connection], None]) -> None:
+        self._accept = accept
+        self.number = 0
+        self.lost = asyncio.Event()
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
         self._data: asyncio.Event = asyncio.Event()
@@ -97,7 +100,6 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         self._gone = asyncio.Event()
         self.gone_at: float | None = None
-        self.task: asyncio.Task[None] | None = None
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -108,7 +110,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         # Nothing is buffered in this process: what was written and what the kernel took are the same.
         self._transport.set_write_buffer_limits(high=0)
-        self.task = asyncio.get_running_loop().create_task(self._serve(self))
+        self._accept(self)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -120,6 +122,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._leave()
+        self.lost.set()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -186,16 +189,38 @@ class Connection(asyncio.Protocol):
             pass  # trailers
         return bytes(body)
 
+    @property
+    def blocked(self) -> bool:
+        """Whether the client reads so slowly that the kernel takes no more."""
+        return not self._writable.is_set()
+
     async def write(self, data: bytes) -> None:
-        """Write and wait until the kernel took it; the other tasks get their turn.
+        """Write and wait until the kernel took it.
 
         Raises:
             ClientGone: the client closed the connection.
         """
-        if self.gone_at is None:
-            self.transport.write(data)
-            await asyncio.sleep(0)
-            await self._writable.wait()
+        self.put(data)
+        await self.drain()
+
+    def put(self, data: bytes) -> None:
+        """Hand bytes to the kernel.
+
+        Raises:
+            ClientGone: the client closed the connection.
+        """
+        if self.gone_at is not None:
+            raise ClientGone
+        self.transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the kernel took what was written; the other tasks get their turn in any case.
+
+        Raises:
+            ClientGone: the client closed the connection.
+        """
+        await asyncio.sleep(0)
+        await self._writable.wait()
         if self.gone_at is not None:
             raise ClientGone
 

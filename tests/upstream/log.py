@@ -25,6 +25,7 @@ class Attempt:
         status: what was answered, or 0 where no head was sent.
         bytes: bytes written, head included.
         chunks: content chunks written to a stream.
+        blocked: the client reads so slowly that nothing more can be written now.
         ended: ``open`` while under way; ``done``: answered as meant (an error status too); ``cut``: a fault ended it;
             ``client_closed``: the client left first; ``stopped``: the upstream was stopped.
         closed_at: when the client's close was noticed, or None.
@@ -41,6 +42,7 @@ class Attempt:
     status: int = 0
     bytes: int = 0
     chunks: int = 0
+    blocked: bool = False
     ended: Ended = "open"
     ended_at: float | None = None
     closed_at: float | None = None
@@ -58,8 +60,8 @@ class Waiters:
     def changed(self) -> None:
         """Let those go on whose wish has come true."""
         for wish, future in self.waiting:
-            if not future.done() and wish():
-                future.set_result(None)
+            if not future.done():
+                _settle(wish, future)
 
     async def wait(self, wish: Callable[[], bool], timeout_s: float) -> None:
         """Return as soon as the wish is true.
@@ -76,3 +78,12 @@ class Waiters:
                 await future
         finally:
             self.waiting.remove(entry)
+
+
+def _settle(wish: Callable[[], bool], future: asyncio.Future[None]) -> None:
+    """A wish that raises fails the test that wished, not the attempt that changed the log."""
+    try:
+        if wish():
+            future.set_result(None)
+    except Exception as problem:  # noqa: BLE001 - whatever it is, it belongs to the test
+        future.set_exception(problem)

@@ -22,7 +22,11 @@ _FOREVER = 1e9
 
 
 class Cut(Exception):  # noqa: N818 - an event
-    """A fault ended the answer and the connection."""
+    """A fault ended the connection; ``whole`` says whether the answer was whole by then."""
+
+    def __init__(self, *, whole: bool = False) -> None:
+        super().__init__()
+        self.whole = whole
 
 
 @dataclass(slots=True)
@@ -39,8 +43,12 @@ class Exchange:
 
     async def write(self, data: bytes) -> None:
         """Write bytes and count them."""
+        self.conn.put(data)
         self.attempt.bytes += len(data)
-        await self.conn.write(data)
+        self.attempt.blocked = self.conn.blocked
+        self.changed()
+        await self.conn.drain()
+        self.attempt.blocked = False
 
     async def open(self, status: int, headers: list[tuple[str, str]]) -> None:
         """Send the head of an answer."""
@@ -54,6 +62,8 @@ class Exchange:
 
     async def event(self, data: bytes) -> None:
         """Send one server-sent event as a write of its own, or in small pieces where the fault says so."""
+        if self.faults.has("crlf"):
+            data = data.replace(b"\n", b"\r\n")
         size = self.split or len(data)
         for at in range(0, len(data), size):
             await self.write(http.chunk(data[at : at + size]))
@@ -62,16 +72,15 @@ class Exchange:
         """Send one JSON value as an event."""
         if self.faults.has("orping"):
             await self.event(b": OPENROUTER PROCESSING\n\n")
-        data = b"data: " + orjson.dumps(value) + b"\n\n"
-        await self.event(data.replace(b"\n", b"\r\n") if self.faults.has("crlf") else data)
+        await self.event(b"data: " + orjson.dumps(value) + b"\n\n")
 
-    def cut(self, *, reset: bool = False) -> Cut:
+    def cut(self, *, reset: bool = False, whole: bool = False) -> Cut:
         """Close or reset the connection; raise what comes back."""
         if reset:
             self.conn.reset()
         else:
             self.conn.close()
-        return Cut()
+        return Cut(whole=whole)
 
 
 async def play(x: Exchange, answer: Callable[[Exchange], Awaitable[None]]) -> None:
@@ -85,9 +94,19 @@ async def play(x: Exchange, answer: Callable[[Exchange], Awaitable[None]]) -> No
     if (fault := x.faults.find(*ERRORS)) is not None:
         await fail(x, shapes.failure(fault))
     else:
-        await answer(x)
+        await _answer(x, answer)
     if x.faults.has("conclose"):
-        raise x.cut()
+        raise x.cut(whole=True)
+
+
+async def _answer(x: Exchange, answer: Callable[[Exchange], Awaitable[None]]) -> None:
+    """Answer; a request of wrong types is refused, as a real backend would."""
+    try:
+        await answer(x)
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as problem:
+        if x.attempt.status:
+            raise
+        await fail(x, shapes.Failure(400, shapes.error(f"{type(problem).__name__}: {problem}")))
 
 
 async def _before(x: Exchange) -> None:
@@ -262,13 +281,12 @@ class Stream:
             await self._chunk({"role": "assistant", "content": "", "refusal": None})
 
     async def _content(self, delta: dict[str, Any]) -> None:
-        if (pace := self.x.faults.number("pace", 20)) > 0:
+        if (pace := self.x.faults.number("pace", 20, 20 if self.x.friendly else 0)) > 0:
             await self.x.conn.pause(pace / 1000)
         if self.x.faults.has("fullrole"):
             delta = {"role": "assistant"} | delta
         self.x.attempt.chunks += 1
         await self._chunk(delta)
-        self.x.changed()
 
     async def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> None:
         for index in range(self.x.body.get("n") or 1):
@@ -296,8 +314,7 @@ class Stream:
         await self._chunk({}, self.reply.finish)
         if self.wants_usage and not self.x.faults.has("nousage"):
             usage = shapes.usage_of(self.reply, cost=self.x.faults.has("cost"))
-            kind = "text_completion" if self.meta.legacy else "chat.completion.chunk"
-            await self.x.say(self._varied(self.meta.envelope(kind) | {"choices": [], "usage": usage}))
+            await self.x.say(self._varied(self.meta.envelope(chunk=True) | {"choices": [], "usage": usage}))
         await self._end()
 
     async def _end(self) -> None:
@@ -308,7 +325,7 @@ class Stream:
             await self.x.conn.pause(faults.number("linger", _FOREVER, _FOREVER))
         await self.x.write(http.LAST_CHUNK)
         if faults.has("nodone"):
-            raise self.x.cut()
+            raise self.x.cut(whole=True)
 
     async def cut(self, fault: Fault) -> None:
         raise self.x.cut(reset=fault.name == "cutrst")
@@ -330,7 +347,7 @@ class Stream:
 
     async def silent(self, fault: Fault) -> None:
         """Ollama's own way: an empty chunk, then the end."""
-        await self.x.say(self.meta.envelope("chat.completion.chunk") | {"choices": []})
+        await self.x.say(shapes.piece(self.meta, {"role": "assistant", "content": ""}))
         await self.end(fault)
 
     async def drip(self, fault: Fault) -> None:

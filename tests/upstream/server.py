@@ -45,7 +45,7 @@ class Upstream:
         self.models = tuple(models)
         self._on_end = on_end
         self._server: asyncio.Server | None = None
-        self._connections: dict[Connection, int] = {}
+        self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._waiters = Waiters()
         self._count = 0
         self.max_open = 0
@@ -79,7 +79,7 @@ class Upstream:
     async def start(self) -> None:
         """Listen; after a stop at the same port again."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self._serve), self.host, self.port, backlog=1024)
+        self._server = await loop.create_server(lambda: Connection(self._accept), self.host, self.port, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -87,12 +87,12 @@ class Upstream:
         if self._server is None:
             return
         self._server.close()
-        tasks = [conn.task for conn in self._connections if conn.task]
-        for conn in list(self._connections):
+        connections = dict(self._connections)
+        for conn, task in connections.items():
             conn.reset()
-        for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*connections.values(), *(conn.lost.wait() for conn in connections), return_exceptions=True)
+        self._connections.clear()
         await self._server.wait_closed()
         self._server = None
 
@@ -127,10 +127,23 @@ class Upstream:
         await self._waiters.wait(lambda: wish(self.log), timeout_s)
         return self.log
 
-    async def _serve(self, conn: Connection) -> None:
+    def _accept(self, conn: Connection) -> None:
         self._count += 1
-        self._connections[conn] = self._count
+        conn.number = self._count
+        self._connections[conn] = asyncio.get_running_loop().create_task(self._serve(conn))
         self.max_open = max(self.max_open, self.open)
+
+    async def _serve(self, conn: Connection) -> None:
+        try:
+            await self._requests(conn)
+            conn.close()
+            await conn.lost.wait()
+        finally:
+            conn.close()
+            self._connections.pop(conn, None)
+            self._waiters.changed()
+
+    async def _requests(self, conn: Connection) -> None:
         try:
             while await self._one(conn):
                 pass
@@ -139,10 +152,6 @@ class Upstream:
         except BadRequest as problem:
             body = orjson.dumps(shapes.error(str(problem)))
             conn.transport.write(http.whole(problem.status, body, [("connection", "close")]))
-        finally:
-            del self._connections[conn]
-            conn.close()
-            self._waiters.changed()
 
     async def _one(self, conn: Connection) -> bool:
         request = await conn.read_request()
@@ -152,21 +161,26 @@ class Upstream:
         answer, model = self._route(request)
         attempt = self._begin(conn, request, model)
         moment = self._moments[model]
-        x = Exchange(conn, attempt, self._faults(model), attempt.body or {}, self._waiters.changed, self.friendly)
-        attempt.faults = tuple(fault.name for fault in x.faults)
+        faults = self._faults(model) if self._allowed(request) else Faults()
+        attempt.faults = tuple(fault.label for fault in faults)
+        body = attempt.body if isinstance(attempt.body, dict) else {}
+        x = Exchange(conn, attempt, faults, body, self._waiters.changed, self.friendly)
         self._waiters.changed()
         await self._play(x, answer, moment)
         return request.keep_alive
 
     def _route(self, request: Request) -> tuple[Answer, str]:
         path, body = request.path.rstrip("/"), request.json()
-        if self.key is not None and request.headers.get("authorization") != f"Bearer {self.key}":
+        if not self._allowed(request):
             return _refuse(401), _model(body)
         for tail, answer in _POST.items():
             if path.endswith(tail):
                 usable = request.method == "POST" and isinstance(body, dict)
                 return (answer if usable else _refuse(400 if request.method == "POST" else 405)), _model(body)
         return self._models(request.method, path), "/models"
+
+    def _allowed(self, request: Request) -> bool:
+        return self.key is None or request.headers.get("authorization") == f"Bearer {self.key}"
 
     def _models(self, method: str, path: str) -> Answer:
         _, found, name = path.partition("/models")
@@ -188,7 +202,7 @@ class Upstream:
             at=time.monotonic(),
             path=request.path,
             model=model,
-            connection=self._connections[conn],
+            connection=conn.number,
             headers=request.headers,
             body=request.json(),
         )
@@ -203,8 +217,7 @@ class Upstream:
             return script.pop(0).now(moment, scripted=True)
         if model in self._always:
             return self._always[model].now(moment)
-        faults = parse_name(model).now(moment)
-        return faults if faults.has("pace") or not self.friendly else Faults((*faults, *parse_script("pace:20")))
+        return parse_name(model).now(moment)
 
     async def _play(self, x: Exchange, answer: Answer, moment: Moment) -> None:
         ended: Ended = "stopped"
@@ -214,8 +227,8 @@ class Upstream:
         except ClientGone:
             ended = "client_closed"
             raise
-        except Cut:
-            ended = "done" if x.faults.find("nodone", "conclose") else "cut"
+        except Cut as cut:
+            ended = "done" if cut.whole else "cut"
             raise
         finally:
             self._end(x, ended, moment)

@@ -44,11 +44,14 @@ class Meta:
 
     model: str
     legacy: bool = False
-    id: str = field(default_factory=lambda: f"chatcmpl-scripted{next(_numbers):08d}")
+    number: int = field(default_factory=lambda: next(_numbers))
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def envelope(self, kind: str) -> dict[str, Any]:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+    def envelope(self, *, chunk: bool = False) -> dict[str, Any]:
+        """Return what stands around the choices; a legacy completion and its chunks look the same."""
+        kind = "text_completion" if self.legacy else "chat.completion" + ".chunk" * chunk
+        made = f"{'cmpl' if self.legacy else 'chatcmpl'}-scripted{self.number:08d}"
+        return {"id": made, "object": kind, "created": self.created, "model": self.model}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,23 +157,23 @@ def plain(meta: Meta, reply: Reply, choices: int = 1, *, thought: bool = False) 
     """Return the whole answer of a plain call, without usage."""
     if meta.legacy:
         made = {"text": reply.content or "", "logprobs": None, "finish_reason": reply.finish}
-        return meta.envelope("text_completion") | {"choices": [{"index": n} | made for n in range(choices)]}
+        return meta.envelope() | {"choices": [{"index": n} | made for n in range(choices)]}
     message: dict[str, Any] = {"role": "assistant", "content": reply.content, "refusal": reply.refusal}
     if reply.reasoning is not None:
         message["reasoning_content"] = reply.reasoning
     if reply.calls:
         message["tool_calls"] = [_tool_call(n, call, thought=thought) for n, call in enumerate(reply.calls)]
     choice: dict[str, Any] = {"message": message, "logprobs": None, "finish_reason": reply.finish}
-    return meta.envelope("chat.completion") | {"choices": [{"index": n} | choice for n in range(choices)]}
+    return meta.envelope() | {"choices": [{"index": n} | choice for n in range(choices)]}
 
 
 def piece(meta: Meta, delta: dict[str, Any], finish: str | None = None, index: int = 0) -> dict[str, Any]:
     """Return one chunk of a stream."""
     if meta.legacy:
         choice = {"index": index, "text": delta.get("content") or "", "logprobs": None, "finish_reason": finish}
-        return meta.envelope("text_completion") | {"choices": [choice]}
+        return meta.envelope(chunk=True) | {"choices": [choice]}
     choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
-    return meta.envelope("chat.completion.chunk") | {"choices": [choice]}
+    return meta.envelope(chunk=True) | {"choices": [choice]}
 
 
 def deltas(reply: Reply, *, thought: bool = False) -> Iterator[dict[str, Any]]:
