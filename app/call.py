@@ -187,17 +187,18 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at one target: ``result`` is ``ok`` or the reason why it lost."""
+    """One try at one target: ``result`` is ``ok`` or the reason why it lost; ``sent`` is false where it was skipped."""
 
     target: Target
     result: str
-    duration_ms: float
+    duration_ms: float = 0.0
     usage: Usage | None = None
+    sent: bool = True
 
 
 @dataclass(slots=True)
 class Trace:
-    """The one mutable companion of a call: where its time went.
+    """The one mutable companion of a call: where its time went, and what became of it so far.
 
     Stages are laps: ``stage(name)`` gives all time since the last lap to ``name``, so that the stages always add up to
     the total.
@@ -205,7 +206,10 @@ class Trace:
 
     started_ns: int = field(default_factory=time.perf_counter_ns)
     stages: dict[str, int] = field(default_factory=dict)
-    first_token_ns: int = 0
+    verdict: Verdict | None = None
+    plan: Plan | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    rescued: list[str] = field(default_factory=list)
     _last_ns: int = 0
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ class SluiceError(Exception):
         fault: label for ``sluice_errors_total``, from a closed set with the prefix of its fault domain
             (``caller_``, ``policy_``, ``backend_``, ``sluice_``).
         retry_after_s: seconds after which another try makes sense, or None.
-        headers: further response headers.
+        final: whether Sluice has spent its own retries, so that the caller's client should not add its own.
     """
 
     status = 500
@@ -44,7 +44,7 @@ class SluiceError(Exception):
         self.param = param
         self.fault = fault or self.fault
         self.retry_after_s = retry_after_s
-        self.headers: dict[str, str] = {}
+        self.final = False
 
     def body(self) -> dict[str, Any]:
         """Return the body in OpenAI's shape."""

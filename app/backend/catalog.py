@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from app.call import Target
+    from app.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +92,9 @@ def _message(message: dict[str, Any], quirks: Dialect) -> dict[str, Any]:
     if developer:
         changed["role"] = "system"
     return changed
+
+
+def lacks(settings: Settings) -> Callable[[Target], frozenset[str]]:
+    """Return the function that tells which abilities a target is known to lack."""
+    configs = settings.backend_configs
+    return lambda target: DIALECTS[configs[target.backend].dialect].lacks

@@ -29,9 +29,10 @@ _BY_STATUS = {
     402: Reason.DEAD_KEY,
     403: Reason.DEAD_KEY,
     404: Reason.MODEL_MISSING,
-    408: Reason.RESET,
-    409: Reason.RESET,
-    425: Reason.RESET,
+    408: Reason.SERVER_ERROR,
+    409: Reason.SERVER_ERROR,
+    413: Reason.TOO_LARGE,
+    425: Reason.SERVER_ERROR,
     429: Reason.RATE_LIMIT,
     498: Reason.OVERLOADED,  # Groq: flex capacity exceeded
     503: Reason.OVERLOADED,

@@ -3,33 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from app.errors import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-
-class Reason(StrEnum):
-    """Why an attempt failed: a closed set, so that it can be a metric's label."""
-
-    CONNECT = "connect"  # no connection
-    RESET = "reset"  # closed before any header
-    NO_CONTENT = "no_content"  # accepted, and no content within the first-content limit
-    SLOW_ANSWER = "slow_answer"  # a plain call's whole answer took too long
-    STALLED = "stalled"  # silent in the middle
-    CUT = "cut"  # ended without a finish_reason
-    MALFORMED = "malformed"  # not what the protocol says
-    RATE_LIMIT = "rate_limit"
-    OVERLOADED = "overloaded"
-    SERVER_ERROR = "server_error"
-    DEAD_KEY = "dead_key"
-    CONTENT_FILTER = "content_filter"
-    CONTEXT_LENGTH = "context_length"
-    MODEL_MISSING = "model_missing"
-    INVALID = "invalid"
-    TOO_LARGE = "too_large"
-    DEADLINE = "deadline"  # the call's own time is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,24 +81,6 @@ RULES: dict[Reason, Rule] = {
     Reason.DEADLINE: Rule(0, 0, False, "ignored"),
 }
 
-# Statuses beside the obvious: 402 no money left; 408, 409 and 425 ask for another try (OpenAI's clients retry them);
-# 498 Groq's capacity exceeded, 529 Anthropic's overloaded.
-_STATUSES: dict[int, Reason] = {
-    401: Reason.DEAD_KEY,
-    402: Reason.DEAD_KEY,
-    403: Reason.DEAD_KEY,
-    404: Reason.MODEL_MISSING,
-    408: Reason.SERVER_ERROR,
-    409: Reason.SERVER_ERROR,
-    413: Reason.TOO_LARGE,
-    425: Reason.SERVER_ERROR,
-    429: Reason.RATE_LIMIT,
-    498: Reason.OVERLOADED,
-    503: Reason.OVERLOADED,
-    529: Reason.OVERLOADED,
-}
-_FIRST_SERVER_STATUS = 500
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -145,11 +106,6 @@ class Policy:
 
 
 DEFAULTS = Policy()
-
-
-def reason_of(status: int) -> Reason:
-    """Return the reason that an HTTP status of 400 or more alone gives; the body may know better (F12, F13, F18)."""
-    return _STATUSES.get(status) or (Reason.SERVER_ERROR if status >= _FIRST_SERVER_STATUS else Reason.INVALID)
 
 
 def outcome_of(reason: Reason) -> Literal["failed", "dead", "ignored"]:

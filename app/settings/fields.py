@@ -193,6 +193,10 @@ class Settings(BaseSettings):
     answer_timeout_s: Seconds = Field(120, description="seconds to a whole plain answer")
     idle_timeout_s: Seconds = Field(15, description="seconds between two events of a stream")
     deadline_s: Seconds = Field(600, description="seconds for a whole call, or the client's read timeout if shorter")
+    retries: int = Field(2, ge=0, le=10, description="at most this many further tries at one target in one call")
+    retry_after_limit_s: float = Field(
+        5, ge=0, description="a longer Retry-After is not waited for: the next candidate"
+    )
     slots: int = Field(256, ge=1, description="calls at once per target; more wait in line")
     line: int = Field(1024, ge=0, description="calls that may wait in line per target; more get a 503")
 

@@ -1,0 +1,90 @@
+"""Who is calling: API keys for the calls, the admin key or this machine for the admin endpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from app.errors import PolicyError
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+_FORWARDING = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"x-forwarded-host", b"via")
+
+Headers = Mapping[bytes, bytes]
+
+
+@lru_cache(maxsize=8)
+def _tenants(keys: tuple[str, ...]) -> dict[bytes, str]:
+    """Map the digest of every key to a tenant's name that does not tell the key."""
+    digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+    return {digest: f"key-{digest.hex()[:8]}" for digest in digests}
+
+
+def authenticate(headers: Headers, settings: Settings) -> str:
+    """Return the caller's tenant.
+
+    Keys are looked up by their SHA-256, so that the time taken tells nothing of a key.
+
+    Raises:
+        PolicyError: 401, where keys are asked for and none or a wrong one came.
+    """
+    if not settings.api_keys:
+        return "anonymous"
+    key = presented_key(headers)
+    tenant = _tenants(settings.api_keys).get(hashlib.sha256(key).digest()) if key else None
+    if tenant is None:
+        raise PolicyError(
+            "Incorrect API key provided. Use one of the keys in Sluice's API_KEYS."
+            if key
+            else "You didn't provide an API key. Send one of Sluice's keys as 'Authorization: Bearer KEY'.",
+            status=401,
+            type="invalid_request_error",
+            code="invalid_api_key",
+            fault="policy_unauthenticated",
+        )
+    return tenant
+
+
+def presented_key(headers: Headers) -> bytes:
+    """Return the key of ``Authorization: Bearer`` or Anthropic's ``x-api-key``; empty where there is none."""
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer" and token:
+        return token.strip()
+    return headers.get(b"x-api-key", b"")
+
+
+def admit_admin(scope: Mapping[str, Any], headers: Headers, settings: Settings) -> None:
+    """Let an admin in: by ADMIN_KEY, or, where that is unset, from this machine and by nobody's hand but its own.
+
+    A page in the operator's browser also comes from loopback: hence the looks at Origin and Host.
+
+    Raises:
+        PolicyError: 401 for a wrong key, 403 for a stranger.
+    """
+    if settings.admin_key is not None:
+        if not hmac.compare_digest(presented_key(headers), settings.admin_key.get_secret_value().encode()):
+            raise PolicyError(
+                "This needs ADMIN_KEY: send it as 'Authorization: Bearer KEY'.",
+                status=401,
+                code="invalid_admin_key",
+                fault="policy_unauthenticated",
+            )
+        return
+    client = scope.get("client")
+    if client is None or client[0] not in _LOOPBACK or any(name in headers for name in _FORWARDING):
+        raise _stranger("Set ADMIN_KEY to use the admin endpoints from elsewhere than this machine.")
+    host = urlsplit(f"//{headers.get(b'host', b'').decode('latin-1')}").hostname
+    origin = headers.get(b"origin")
+    if host not in _LOOPBACK or (origin and urlsplit(origin.decode("latin-1")).hostname not in _LOOPBACK):
+        raise _stranger("Set ADMIN_KEY to use the admin endpoints from a web page of another host.")
+
+
+def _stranger(message: str) -> PolicyError:
+    return PolicyError(message, code="admin_forbidden", fault="policy_admin_forbidden")

@@ -1,0 +1,203 @@
+"""The endpoints that cost money: one raw ASGI callable each, under FastAPI's router."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from app.api import auth, respond
+from app.api.frames import Framer
+from app.api.parse import ClientGoneError, decode, make_ask, read_body
+from app.api.record import make_record
+from app.api.watch import ClientWatch
+from app.call import Trace
+from app.dispatch import Answer
+from app.errors import CallerError, SluiceError
+from app.pipeline import run
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from app.api.parse import Receive
+    from app.api.respond import HeaderList, Send
+    from app.call import Ask, Target
+    from app.gateway import Gateway
+    from app.rescue import StreamAnswer
+    from app.settings import Settings
+
+log = logging.getLogger("sluice")
+
+
+class CallEndpoint:
+    """One endpoint, e.g. ``chat``: from the socket to the record."""
+
+    def __init__(self, gateway: Gateway, endpoint: str) -> None:
+        self._gateway = gateway
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one call; never raises but for a bug."""
+        gateway = self._gateway
+        gateway.inflight += 1
+        gateway.metrics.inflight.inc()
+        try:
+            await _Call(gateway, self._endpoint, scope, send).serve(receive)
+        finally:
+            gateway.inflight -= 1
+            gateway.metrics.inflight.dec()
+
+
+class _Call:
+    """One call's way through the edge."""
+
+    def __init__(self, gateway: Gateway, endpoint: str, scope: MutableMapping[str, Any], send: Send) -> None:
+        self._gateway = gateway
+        self._endpoint = endpoint
+        self._settings: Settings = gateway.live.current
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._request_id: str = scope["state"]["request_id"]
+        self._send = send
+        self._trace = Trace()
+        self._ask: Ask | None = None
+        self._answer: Answer | StreamAnswer | None = None
+        self._error: SluiceError | None = None
+        self._status = 200
+        self._outcome = "ok"
+
+    async def serve(self, receive: Receive) -> None:
+        try:
+            await self._serve(receive)
+        except ClientGoneError:
+            self._outcome = "abandoned"
+        finally:
+            self._record()
+
+    async def _serve(self, receive: Receive) -> None:
+        try:
+            self._ask = ask = await self._parse(receive)
+        except SluiceError as error:
+            await self._refuse(error)
+            return
+        async with ClientWatch(receive) as watch:
+            await (self._stream(ask) if ask.stream else self._plain(ask))
+            watch.answered()
+        if watch.gone:
+            self._outcome = "abandoned"
+
+    async def _parse(self, receive: Receive) -> Ask:
+        trace, settings = self._trace, self._settings
+        tenant = auth.authenticate(self._headers, settings)
+        trace.stage("auth")
+        raw = await read_body(receive, settings.max_body_mb)
+        trace.stage("receive")
+        body = decode(raw)
+        ask = make_ask(self._endpoint, body, self._headers, tenant, settings, self._request_id)
+        if ask.stream and self._endpoint != "chat":
+            raise CallerError("This endpoint does not stream.", param="stream", code="invalid_value")
+        trace.stage("parse")
+        return ask
+
+    # -- plain ---------------------------------------------------------------------------------------------------------
+
+    async def _plain(self, ask: Ask) -> None:
+        try:
+            self._answer = answer = await run(ask, self._settings, self._gateway, self._trace)
+        except SluiceError as error:
+            await self._refuse(error)
+            return
+        except Exception:
+            log.exception("bug in call %s", self._request_id)
+            await self._refuse(SluiceError(respond.INTERNAL, code="internal_error"))
+            return
+        if isinstance(answer, Answer):
+            body = self._plain_body(ask, answer)
+            self._trace.stage("respond")
+            await respond.send_json(self._send, 200, body, self._call_headers(answer.target))
+
+    def _plain_body(self, ask: Ask, answer: Answer) -> bytes:
+        """Return the backend's bytes, or, where something is to be added, the same anew."""
+        body = (
+            respond.completed(answer.whole.body, answer.target.model) if ask.endpoint == "chat" else answer.whole.body
+        )
+        if self._wants_performance(ask):
+            self._trace.stage("respond")
+            body = {**body, "performance": respond.performance(self._trace, answer.target)}
+        return answer.whole.raw if body is answer.whole.body else orjson.dumps(body)
+
+    def _wants_performance(self, ask: Ask) -> bool:
+        return ask.hints.performance or self._settings.performance_in_body
+
+    # -- streams -------------------------------------------------------------------------------------------------------
+
+    async def _stream(self, ask: Ask) -> None:
+        writer = respond.SSEWriter(self._send, self._stream_headers)
+        try:
+            await self._relay(ask, writer)
+        except SluiceError as error:
+            await self._break(writer, error)
+        except Exception:
+            log.exception("bug in call %s", self._request_id)
+            await self._break(writer, SluiceError(respond.INTERNAL, code="internal_error"))
+        finally:
+            writer.close()
+
+    async def _relay(self, ask: Ask, writer: respond.SSEWriter) -> None:
+        answer = await run(ask, self._settings, self._gateway, self._trace)
+        if isinstance(answer, Answer):
+            raise TypeError("a streamed call got a plain answer")
+        self._answer = answer
+        shows = self._wants_performance(ask)
+        framer = Framer(answer.target.model, wants_usage=ask.wants_usage, holds_last=shows)
+        try:
+            while events := await answer.batch():
+                data = framer.frames(events)
+                if data:
+                    await writer.write(data)
+        finally:
+            answer.close()
+        self._trace.stage("stream")
+        rest = framer.usage_chunk(answer.said.usage())
+        told = respond.performance(self._trace, answer.target) if shows else None
+        await writer.finish(rest + framer.end(told))
+
+    async def _break(self, writer: respond.SSEWriter, error: SluiceError) -> None:
+        """Tell an error: as a response while nothing is out, else as an event."""
+        if not writer.started:
+            writer.close()
+            await self._refuse(error)
+            return
+        self._error, self._outcome = error, "cut"
+        await writer.fail(error)
+
+    def _stream_headers(self) -> HeaderList:
+        return self._call_headers(self._answer.target if self._answer is not None else None)
+
+    # -- all -----------------------------------------------------------------------------------------------------------
+
+    def _call_headers(self, target: Target | None) -> HeaderList:
+        return respond.call_headers(self._trace, target)
+
+    async def _refuse(self, error: SluiceError) -> None:
+        self._error, self._outcome, self._status = error, "error", error.status
+        self._trace.stage("respond")
+        await respond.send_error(self._send, error, self._call_headers(None))
+
+    def _record(self) -> None:
+        """Build the Record and feed the hooks; one that fails costs its own, not the call."""
+        record = make_record(
+            self._trace,
+            self._ask,
+            self._answer,
+            endpoint=self._endpoint,
+            request_id=self._request_id,
+            outcome=self._outcome,
+            status=self._status,
+            error=self._error,
+        )
+        for hook in self._gateway.hooks:
+            try:
+                hook(record)
+            except Exception:
+                log.exception("a hook failed on the record of %s", record.request_id)

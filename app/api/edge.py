@@ -1,0 +1,54 @@
+"""What is the same on every URL, as one pure ASGI layer: request id, path, cross-origin answers, and the way out."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from app.gateway import Gateway
+
+_REQUEST_ID = re.compile(rb"[\w.:-]{1,128}")
+
+
+class Edge:
+    """The outermost layer."""
+
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
+        self._app = app
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Give every response an ``x-request-id``; while draining, have the connection closed after it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
+        path: str = scope["path"]
+        if len(path) > 1 and path.endswith("/"):
+            scope["path"] = path.rstrip("/") or "/"
+        gateway = self._gateway
+
+        async def named(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                headers = message.setdefault("headers", [])
+                headers.append((b"x-request-id", request_id))
+                if gateway.draining:
+                    headers.append((b"connection", b"close"))
+            await send(message)
+
+        await self._app(scope, receive, named)
+
+
+def _request_id(scope: Scope) -> bytes:
+    """Take the caller's id where it is harmless, so that one id runs through a caller's logs and ours."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return bytes(value)
+    return b"req_" + os.urandom(12).hex().encode()

@@ -1,0 +1,62 @@
+"""What ``GET /health/ready`` says: the truth, at no cost. No paid model is ever called for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from app.gateway import Gateway
+    from app.settings import Settings
+
+_BAD = {"open", "half_open", "dead"}
+
+
+def readiness(gateway: Gateway) -> dict[str, Any]:
+    """Return the body of ``/health/ready``.
+
+    ``unready``: not one role has a usable target, or the process is on its way out. ``degraded``: calls are served, but
+    a lane that the roles use is out of use, a dependency is lost, or the configuration on disk is not the one in force.
+    """
+    settings = gateway.live.current
+    used = _used(settings)
+    backends = {name: _backend(name, gateway, settings, used=name in used) for name in settings.backend_configs}
+    dependencies = {name: state() for name, state in gateway.dependencies.items()}
+    config = {"ok": gateway.live.error is None, "error": gateway.live.error}
+    return {
+        "status": _status(gateway, backends, dependencies, used),
+        "backends": backends,
+        "models": {},
+        "dependencies": dependencies,
+        "config": config,
+    }
+
+
+def _used(settings: Settings) -> set[str]:
+    """Return the backends that some role can send a call to."""
+    return {
+        choice.target.backend
+        for chain in settings.chains.values()
+        for choice in chain
+        if settings.backend_configs[choice.target.backend].problem is None
+    }
+
+
+def _status(gateway: Gateway, backends: dict[str, Any], dependencies: dict[str, Any], used: set[str]) -> str:
+    if gateway.draining or not used:
+        return "unready"
+    bad = gateway.live.error is not None or any(each["status"] != "ready" for each in dependencies.values())
+    return "degraded" if bad or any(backends[name]["status"] == "degraded" for name in used) else "ready"
+
+
+def _backend(name: str, gateway: Gateway, settings: Settings, *, used: bool) -> dict[str, Any]:
+    problem = settings.backend_configs[name].problem
+    if problem is not None:
+        return {"status": "unusable", "why": problem}
+    out = {}
+    for lane in gateway.lanes:
+        if lane.target.backend == name and lane.breaker.state in _BAD:
+            told = lane.last_error
+            out[str(lane.target)] = f"{lane.breaker.state}: {told.message if told else 'no error on record'}"
+    if out:
+        return {"status": "degraded", "why": "; ".join(f"{target} {why}" for target, why in out.items())}
+    return {"status": "ready", "why": None if used else "no role uses it"}

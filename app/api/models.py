@@ -1,0 +1,53 @@
+"""``GET /v1/models``: what a caller may put into ``model``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from app.errors import CallerError
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+_CREATED = 1_700_000_000
+"""OpenAI's schema wants a date; a role has none, so all get the same."""
+
+
+def listing(settings: Settings) -> list[dict[str, Any]]:
+    """Return ``auto``, every role with a usable target, every alias, and every configured usable target."""
+    configs = settings.backend_configs
+    usable = {
+        role: [str(choice.target) for choice in chain if configs[choice.target.backend].problem is None]
+        for role, chain in settings.chains.items()
+    }
+    found = [_model("auto", "sluice")] if any(usable.values()) else []
+    found += [_model(role, "sluice", targets) for role, targets in usable.items() if targets]
+    found += [_model(alias, "sluice") for alias in settings.model_aliases]
+    targets = dict.fromkeys(target for each in usable.values() for target in each)
+    found += [_model(target, target.partition("/")[0]) for target in targets]
+    return found
+
+
+def one(name: str, settings: Settings) -> dict[str, Any]:
+    """Return one model by its name, slashes and all.
+
+    Raises:
+        CallerError: 404, it is not in the listing.
+    """
+    for model in listing(settings):
+        if model["id"] == name:
+            return model
+    raise CallerError(
+        f"The model {name!r} does not exist. GET /v1/models lists those that do.",
+        status=404,
+        code="model_not_found",
+        param="model",
+        fault="caller_unknown_model",
+    )
+
+
+def _model(name: str, owner: str, targets: list[str] | None = None) -> dict[str, Any]:
+    model: dict[str, Any] = {"id": name, "object": "model", "created": _CREATED, "owned_by": owner}
+    if targets is not None:
+        model["targets"] = targets
+    return model

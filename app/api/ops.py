@@ -1,0 +1,139 @@
+"""The endpoints around the calls: models, health, metrics, route preview, admin."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
+
+from app import __version__
+from app.api import auth, models
+from app.api.health import readiness
+from app.api.parse import decode, make_ask
+from app.api.preview import preview
+from app.errors import CallerError
+from app.gateway import Gateway
+from app.settings import shadowed
+from app.telemetry.metrics import CONTENT_TYPE
+
+_UNREADY = 503
+
+
+def gateway_of(request: Request) -> Gateway:
+    """Return the gateway that main put into the app's state."""
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+Here = Annotated[Gateway, Depends(gateway_of)]
+
+
+def _tenant(request: Request) -> str:
+    return auth.authenticate(dict(request.scope["headers"]), gateway_of(request).live.current)
+
+
+def _admin(request: Request) -> None:
+    auth.admit_admin(request.scope, dict(request.scope["headers"]), gateway_of(request).live.current)
+
+
+Tenant = Annotated[str, Depends(_tenant)]
+public = APIRouter()
+calls = APIRouter()
+admin = APIRouter(prefix="/admin", dependencies=[Depends(_admin)])
+
+
+@public.get("/")
+async def root() -> dict[str, Any]:
+    """Say what this is and where to look."""
+    return {
+        "name": "sluice",
+        "version": __version__,
+        "endpoints": [
+            "POST /v1/chat/completions",
+            "POST /v1/embeddings",
+            "GET /v1/models",
+            "POST /v1/route",
+            "GET /health/live",
+            "GET /health/ready",
+            "GET /metrics",
+            "GET /docs",
+        ],
+    }
+
+
+@public.get("/health/live")
+async def live() -> dict[str, str]:
+    """Answer as long as the process serves."""
+    return {"status": "live"}
+
+
+@public.get("/health/ready")
+async def ready(gateway: Here) -> JSONResponse:
+    """Tell whether calls can be served, and what is wrong where they can not."""
+    body = readiness(gateway)
+    return JSONResponse(body, _UNREADY if body["status"] == "unready" else 200)
+
+
+@public.get("/metrics")
+async def metrics(gateway: Here) -> Response:
+    """Return Prometheus metrics, summed over the workers."""
+    return Response(await asyncio.to_thread(gateway.metrics.text), media_type=CONTENT_TYPE)
+
+
+@calls.get("/models")
+async def list_models(gateway: Here, tenant: Tenant) -> dict[str, Any]:  # noqa: ARG001 - admission
+    """List what may stand in ``model``."""
+    return {"object": "list", "data": models.listing(gateway.live.current)}
+
+
+@calls.get("/models/{name:path}")
+async def get_model(name: str, gateway: Here, tenant: Tenant) -> dict[str, Any]:  # noqa: ARG001 - admission
+    """Return one model."""
+    return models.one(name, gateway.live.current)
+
+
+@calls.post("/route")
+async def route(request: Request, gateway: Here, tenant: Tenant) -> dict[str, Any]:
+    """Preview: the body of a chat call in, the verdict and the plan out; nothing is sent."""
+    settings = gateway.live.current
+    body = decode(await request.body())
+    headers = dict(request.scope["headers"])
+    ask = make_ask("chat", body, headers, tenant, settings, request.scope["state"]["request_id"])
+    return preview(ask, settings)
+
+
+@admin.get("/config")
+async def config(gateway: Here) -> dict[str, Any]:
+    """Return the settings in force, secrets masked, and which of them editing ``.env`` cannot change."""
+    current = gateway.live
+    return {
+        "settings": current.current.masked(),
+        "ok": current.error is None,
+        "error": current.error,
+        "shadowed": shadowed(current.env_file),
+    }
+
+
+@admin.post("/reload")
+async def reload(gateway: Here) -> JSONResponse:
+    """Read the configuration anew on every worker; a bad one changes nothing."""
+    ok = gateway.reload()
+    body = {"ok": ok, "error": gateway.live.error}
+    if not ok:
+        raise CallerError(f"The configuration was not loaded: {gateway.live.error}", code="invalid_configuration")
+    return JSONResponse(body)
+
+
+class Force(BaseModel):
+    """What an operator orders of a lane."""
+
+    state: Literal["open", "closed", "auto"]
+
+
+@admin.get("/breakers")
+async def breakers(gateway: Here) -> dict[str, Any]:
+    """Return every lane's breaker."""
+    return {"lanes": {str(lane.target): lane.breaker.snapshot() for lane in gateway.lanes}}

@@ -1,0 +1,153 @@
+"""From bytes to an Ask: light checks by hand that name the field's path; what nobody here knows passes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from app.api.check import CHECKS, bad
+from app.call import Ask, Hints
+from app.errors import CallerError
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+_DRAIN = 8
+"""A body over the limit is read on to this many times the limit, so that the caller can hear why it is refused."""
+
+
+class ClientGoneError(Exception):
+    """The caller closed its connection."""
+
+
+async def read_body(receive: Receive, limit_mb: float) -> bytes:
+    """Return the request's body.
+
+    Raises:
+        CallerError: 413, it is larger than the limit.
+        ClientGoneError: the caller left before it was complete.
+    """
+    limit = int(limit_mb * 1024 * 1024)
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        if len(body) <= limit:
+            return body
+    parts, size = [], 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        part = message.get("body", b"")
+        size += len(part)
+        if size <= limit:
+            parts.append(part)
+        if not message.get("more_body") or size > limit * _DRAIN:
+            break
+        message = await receive()
+    if size > limit:
+        raise CallerError(
+            f"The request body is larger than {limit_mb:g} MB (MAX_BODY_MB).",
+            status=413,
+            code="request_too_large",
+            fault="caller_too_large",
+        )
+    return b"".join(parts)
+
+
+def decode(raw: bytes) -> dict[str, Any]:
+    """Decode a JSON object.
+
+    Raises:
+        CallerError: 400, with what is wrong with it.
+    """
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        told = "is empty" if not raw.strip() else f"is not valid JSON: {error}"
+        raise CallerError(f"The request body {told}.", code="invalid_json") from error
+    if not isinstance(body, dict):
+        raise CallerError("The request body must be a JSON object.", code="invalid_json")
+    if b"\\u0000" in raw:
+        _refuse_nul(body, "")
+    return body
+
+
+def _refuse_nul(value: Any, path: str) -> None:
+    if isinstance(value, str) and "\0" in value:
+        raise bad(path, "must not contain the NUL character")
+    if isinstance(value, list):
+        for index, each in enumerate(value):
+            _refuse_nul(each, f"{path}[{index}]")
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            _refuse_nul(name, path or "(a field's name)")
+            _refuse_nul(each, f"{path}.{name}" if path else name)
+
+
+def make_ask(
+    endpoint: str,
+    body: dict[str, Any],
+    headers: Mapping[bytes, bytes],
+    tenant: str,
+    settings: Settings,
+    request_id: str,
+) -> Ask:
+    """Check a body and make the Ask of it.
+
+    Raises:
+        CallerError: 400, with the path of the field that is wrong.
+    """
+    CHECKS[endpoint](body)
+    return Ask(
+        endpoint=endpoint,
+        body=body,
+        hints=_hints(body, headers),
+        tenant=tenant,
+        deadline=asyncio.get_running_loop().time() + _deadline_s(headers, settings.deadline_s),
+        request_id=request_id,
+    )
+
+
+def _deadline_s(headers: Mapping[bytes, bytes], default_s: float) -> float:
+    try:
+        asked = float(headers.get(b"x-stainless-read-timeout", b"") or default_s)
+    except ValueError:
+        return default_s
+    return min(asked, default_s) if asked > 0 else default_s
+
+
+def _hints(body: dict[str, Any], headers: Mapping[bytes, bytes]) -> Hints:
+    metadata = body.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise bad("metadata", "must be an object")
+    metadata = metadata or {}
+    complexity = headers.get(b"x-sluice-complexity", b"").decode("latin-1") or metadata.get("sluice_complexity")
+    return Hints(
+        task=_header(headers, b"x-sluice-task") or metadata.get("sluice_task"),
+        complexity=_complexity(complexity),
+        session=_header(headers, b"x-sluice-session"),
+        no_cache=_header(headers, b"x-sluice-no-cache") not in (None, "false", "0"),
+        performance=_header(headers, b"x-sluice-performance") == "true",
+    )
+
+
+def _header(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
+    value = headers.get(name)
+    return value.decode("latin-1").strip() if value else None
+
+
+def _complexity(told: Any) -> int | None:
+    if told is None:
+        return None
+    try:
+        value = int(told)
+    except (TypeError, ValueError):
+        value = 0
+    if not 1 <= value <= 10:  # noqa: PLR2004 - the scale of complexity
+        raise bad("x-sluice-complexity", "must be a whole number from 1 to 10")
+    return value

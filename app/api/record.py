@@ -1,0 +1,59 @@
+"""From what a call left behind to its Record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.call import Record
+from app.dispatch import Answer
+
+if TYPE_CHECKING:
+    from app.call import Ask, Trace, Usage
+    from app.errors import SluiceError
+    from app.rescue import StreamAnswer
+
+_BACKEND_STAGES = ("queue", "connect", "first_token", "answer", "stream", "retry", "receive")
+"""Time that is not Sluice's own: waiting for a backend, or for the caller's bytes."""
+
+
+def make_record(
+    trace: Trace,
+    ask: Ask | None,
+    answer: Answer | StreamAnswer | None,
+    *,
+    endpoint: str,
+    request_id: str,
+    outcome: str,
+    status: int,
+    error: SluiceError | None,
+) -> Record:
+    """Build the Record of a call that has ended."""
+    trace.stage("stream" if outcome in {"abandoned", "cut"} else "respond")
+    stages = trace.in_ms()
+    said = None if answer is None or isinstance(answer, Answer) else answer.said
+    return Record(
+        request_id=request_id,
+        endpoint=endpoint,
+        tenant=ask.tenant if ask is not None else "unknown",
+        stream=ask is not None and ask.stream,
+        outcome=outcome,
+        status=status,
+        target=answer.target if answer is not None else None,
+        role=trace.plan.role if trace.plan is not None else None,
+        verdict=trace.verdict,
+        attempts=tuple(trace.attempts),
+        usage=_usage(trace),
+        stages_ms=stages,
+        total_ms=round(trace.total_ms(), 3),
+        backend_ms=round(sum(stages.get(name, 0.0) for name in _BACKEND_STAGES), 3),
+        first_token_ms=(said.first_ns - trace.started_ns) / 1e6 if said is not None and said.first_ns else None,
+        per_token_ms=said.per_token_ms() if said is not None else None,
+        error_type=error.fault if error is not None else None,
+        rescued=tuple(trace.rescued),
+    )
+
+
+def _usage(trace: Trace) -> Usage | None:
+    """Return the usage of the attempt that answered."""
+    answered = (each.usage for each in reversed(trace.attempts) if each.result in {"ok", "abandoned"})
+    return next(answered, None)

@@ -1,0 +1,194 @@
+"""Sending: JSON answers, errors in OpenAI's shape, headers that say who answered, and streams with keep-alives."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from app.api.frames import KEEP_ALIVE, event
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from app.call import Target, Trace
+    from app.errors import SluiceError
+
+    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+    HeaderList = list[tuple[bytes, bytes]]
+
+KEEP_ALIVE_S = 5.0
+_JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
+_SSE: HeaderList = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+INTERNAL = "Sluice failed in an unexpected way; its log has the request id."
+
+
+def server_timing(trace: Trace) -> bytes:
+    """Return the ``Server-Timing`` header's value; the stages add up to the total."""
+    stages = "".join(f"{name};dur={ns / 1e6:.3f}, " for name, ns in trace.stages.items())
+    return f"{stages}total;dur={trace.total_ms():.3f}".encode()
+
+
+def call_headers(trace: Trace, target: Target | None) -> HeaderList:
+    """Return the headers that tell what became of a call, as far as it is known."""
+    headers = [(b"server-timing", server_timing(trace))]
+    if target is not None:
+        headers.append((b"x-sluice-target", _latin(target)))
+    if trace.attempts or target is not None:
+        headers.append((b"x-sluice-attempts", _attempts(trace, target)))
+    verdict, plan = trace.verdict, trace.plan
+    if verdict is not None and verdict.kind is not None:
+        headers.append((b"x-sluice-verdict", _latin(f"{verdict.kind}/{verdict.complexity}")))
+    if plan is not None and plan.role is not None:
+        headers.append((b"x-sluice-role", _latin(plan.role)))
+    return headers
+
+
+def _attempts(trace: Trace, target: Target | None) -> bytes:
+    tried = [f"{attempt.target}={attempt.result}" for attempt in trace.attempts]
+    if target is not None and not any(attempt.result == "ok" for attempt in trace.attempts):
+        tried.append(f"{target}=ok")
+    return _latin(";".join(tried))
+
+
+def _latin(value: object) -> bytes:
+    """Return a header's value; what HTTP does not allow in one becomes a question mark."""
+    text = "".join(each if each.isprintable() else "?" for each in str(value))
+    return text.encode("latin-1", "replace")
+
+
+def performance(trace: Trace, target: Target) -> dict[str, Any]:
+    """Return the performance object: milliseconds by stage, and who answered."""
+    stages = trace.in_ms()
+    build = sum(stages.get(name, 0.0) for name in ("receive", "auth", "parse", "classify", "cache", "plan"))
+    waited = sum(stages.get(name, 0.0) for name in ("queue", "connect", "retry", "first_token", "answer", "stream"))
+    total = trace.total_ms()
+    attempts = [f"{each.target}={each.result}" for each in trace.attempts]
+    return {
+        "promptBuildMs": round(build, 3),
+        "inferenceMs": round(waited, 3),
+        "parseMs": round(max(total - build - waited, 0.0), 3),
+        "totalMs": round(total, 3),
+        "stages": stages,
+        "target": str(target),
+        "attempts": attempts,
+        "faults": [],
+        "cost_usd": None,
+        "saved_usd": None,
+    }
+
+
+def dumps(body: Any) -> bytes:
+    """Return a value as JSON."""
+    return orjson.dumps(body)
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: HeaderList) -> None:
+    """Send a whole JSON response."""
+    headers = [_JSON, (b"content-length", str(len(body)).encode()), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def error_headers(error: SluiceError) -> HeaderList:
+    """Return the headers by which clients decide whether and when to try again."""
+    headers: HeaderList = []
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", str(math.ceil(error.retry_after_s)).encode()))
+    if error.final:
+        headers.append((b"x-should-retry", b"false"))
+    if error.status == 401:  # noqa: PLR2004 - RFC 9110 section 11.6.1 asks for it
+        headers.append((b"www-authenticate", b"Bearer"))
+    return headers
+
+
+async def send_error(send: Send, error: SluiceError, headers: HeaderList) -> None:
+    """Send an error in OpenAI's shape."""
+    await send_json(send, error.status, orjson.dumps(error.body()), [*error_headers(error), *headers])
+
+
+def completed(body: dict[str, Any], model: str) -> dict[str, Any]:
+    """Return a chat completion with every key that OpenAI's schema requires; the same object where none is missing."""
+    missing: dict[str, Any] = {}
+    if not body.get("id"):
+        missing["id"] = f"chatcmpl-{time.time_ns():x}"
+    if body.get("object") != "chat.completion":
+        missing["object"] = "chat.completion"
+    if not body.get("created"):
+        missing["created"] = int(time.time())
+    if not body.get("model"):
+        missing["model"] = model
+    choices = [_completed_choice(index, choice) for index, choice in enumerate(body["choices"])]
+    if any(new is not old for new, old in zip(choices, body["choices"], strict=True)):
+        missing["choices"] = choices
+    return {**body, **missing} if missing else body
+
+
+def _completed_choice(index: int, choice: dict[str, Any]) -> dict[str, Any]:
+    message = choice.get("message") or {}
+    if "index" in choice and "logprobs" in choice and "refusal" in message and "content" in message:
+        return choice
+    message = {"role": "assistant", "content": None, "refusal": None, **message}
+    return {"index": index, "logprobs": None, **choice, "message": message}
+
+
+class SSEWriter:
+    """Writes a stream's response; sends comments whenever nothing else was sent for 5 s, before the answer as well.
+
+    Attributes:
+        started: whether status and headers are out: from then on an error can only be an event.
+    """
+
+    def __init__(self, send: Send, headers: Callable[[], HeaderList]) -> None:
+        self._send = send
+        self._headers = headers
+        self._lock = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._timer = self._loop.call_later(KEEP_ALIVE_S, self._tick)
+        self._comment: asyncio.Task[None] | None = None
+        self._closed = False
+        self.started = False
+
+    def _tick(self) -> None:
+        due = self._last + KEEP_ALIVE_S
+        if self._loop.time() >= due and (self._comment is None or self._comment.done()):
+            self._comment = self._loop.create_task(self.write(KEEP_ALIVE))
+            due = self._loop.time() + KEEP_ALIVE_S
+        self._timer = self._loop.call_at(due, self._tick)
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes of the body, after the headers if they are not out yet."""
+        async with self._lock:
+            if self._closed:
+                return
+            if not self.started:
+                self.started = True
+                await self._send({"type": "http.response.start", "status": 200, "headers": [*_SSE, *self._headers()]})
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            self._last = self._loop.time()
+
+    async def finish(self, data: bytes) -> None:
+        """Send the last bytes and close at once."""
+        self._timer.cancel()
+        async with self._lock:
+            self._closed = True
+            await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def fail(self, error: SluiceError) -> None:
+        """End a started stream with an error event and no ``[DONE]``."""
+        await self.finish(event(error.body()))
+
+    def close(self) -> None:
+        """Stop the keep-alives."""
+        self._closed = True
+        self._timer.cancel()
+        if self._comment is not None:
+            self._comment.cancel()

@@ -1,0 +1,355 @@
+"""From a plan to a committed answer: the candidates in order, each with its permit, its slot and its retries."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from app.call import Attempt, Target
+from app.errors import BackendError, Reason, SluiceError
+from app.guard.breaker import Refusal
+from app.guard.gate import Full
+from app.guard.retry import Failure, Next, Policy, Retry, decide, outcome_of
+from app.transcript import Transcript, read_usage
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from app.backend.base import Event, EventStream, Whole
+    from app.backend.registry import Backends
+    from app.call import Ask, BackendConfig, Plan, Trace
+    from app.guard.breaker import Outcome, Permit
+    from app.guard.gate import Slot
+    from app.guard.lanes import Lane, Lanes
+    from app.settings import Settings
+
+T = TypeVar("T")
+_AFTER_FINISH_S = 1.0
+"""How long after the finish_reason usage and ``[DONE]`` may still come; a backend that lingers is not waited for."""
+SHOWN = {Reason.NO_CONTENT: "timeout", Reason.SLOW_ANSWER: "timeout"}
+"""How ``x-sluice-attempts`` says why an attempt lost; other reasons by their own name."""
+
+
+@dataclass(slots=True)
+class Hold:
+    """What an attempt under way holds: the breaker's permit and the slot. Settled exactly once."""
+
+    lane: Lane
+    permit: Permit
+    slot: Slot
+    started: float = field(default_factory=time.monotonic)
+
+    def settle(self, outcome: Outcome, reason: str = "", status: int | None = None) -> None:
+        """Give both back, and say how it went."""
+        self.slot.leave()
+        self.permit.report(outcome, reason, status)
+
+    def ms(self) -> float:
+        """Return the milliseconds since the attempt began."""
+        return round((time.monotonic() - self.started) * 1000, 3)
+
+
+class Walk:
+    """One call's way through its candidates.
+
+    Attributes:
+        left: candidates that were not asked yet, in order.
+    """
+
+    def __init__(
+        self, ask: Ask, plan: Plan, settings: Settings, backends: Backends, lanes: Lanes, trace: Trace
+    ) -> None:
+        self.ask = ask
+        self.left = list(plan.candidates)
+        self.trace = trace
+        self.settings = settings
+        self._backends = backends
+        self._lanes = lanes
+        self._began = asyncio.get_running_loop().time()
+        self._starts: list[float] = []
+        self._errors: list[SluiceError] = []
+        self._policy = Policy(max_retries=settings.retries, retry_after_limit_s=settings.retry_after_limit_s)
+
+    def config(self, target: Target) -> BackendConfig:
+        """Return the configuration of a target's backend."""
+        return self.settings.backend_configs[target.backend]
+
+    def lane(self, target: Target) -> Lane:
+        """Return a target's lane."""
+        return self._lanes.of(self.config(target), target)
+
+    def remaining_s(self) -> float:
+        """Return the seconds until the call's deadline."""
+        return self.ask.deadline - asyncio.get_running_loop().time()
+
+    def deadline(self, target: Target) -> float:
+        """Return the call's deadline, or the target's own where that is sooner, on the event loop's clock."""
+        return min(self.ask.deadline, self._began + self.config(target).limits.deadline_s)
+
+    # -- candidates ----------------------------------------------------------------------------------------------------
+
+    async def first(self, attempt: Callable[[Hold], Awaitable[T]]) -> T:
+        """Try candidate after candidate; return what the first good attempt gives.
+
+        Raises:
+            SluiceError: none was good; the first real error of a backend.
+        """
+        while self.left:
+            found = await self._at(self.left.pop(0), attempt)
+            if found is not None:
+                return found
+        raise self.error()
+
+    async def _at(self, target: Target, attempt: Callable[[Hold], Awaitable[T]]) -> T | None:
+        """Try one target, again where the failure allows it; None means: the next one."""
+        lane = self.lane(target)
+        tried = 0
+        while True:
+            hold = await self.enter(lane)
+            if hold is None:
+                return None
+            tried += 1
+            try:
+                return await attempt(hold)
+            except BackendError as error:
+                self.lost(hold, error)
+                delay_s = self._next_step(target, error, tried)
+            except BaseException:
+                hold.settle("ignored")
+                raise
+            if delay_s is None:
+                return None
+            await asyncio.sleep(delay_s)
+            self.trace.stage("retry")
+
+    async def enter(self, lane: Lane) -> Hold | None:
+        """Get the breaker's permit and a slot; None where the lane is out of use or full."""
+        permit = lane.breaker.admit(max(self.remaining_s(), 0.0))
+        if isinstance(permit, Refusal):
+            self._skip(lane, "open" if permit.state != "dead" else "dead_key", _resting(lane, permit))
+            return None
+        try:
+            slot = await lane.gate.enter(self.ask.deadline)
+        except Full as full:
+            permit.report("ignored")
+            self._skip(lane, "full", full)
+            return None
+        except BaseException:
+            permit.report("ignored")
+            raise
+        self.trace.stage("queue")
+        self._starts.append(time.monotonic())
+        return Hold(lane, permit, slot)
+
+    def _skip(self, lane: Lane, why: str, error: SluiceError) -> None:
+        self.trace.attempts.append(Attempt(lane.target, why, sent=False))
+        self._errors.append(error)
+
+    def lost(self, hold: Hold, error: BackendError, usage: Transcript | None = None) -> None:
+        """Write down a failed attempt, and tell the breaker."""
+        hold.settle(outcome_of(error.reason), error.reason, error.status)
+        if outcome_of(error.reason) != "ignored":
+            hold.lane.last_error = error
+        spent = usage.usage() if usage is not None and usage.contents else None
+        result = SHOWN.get(error.reason, str(error.reason))
+        self.trace.attempts.append(Attempt(hold.lane.target, result, hold.ms(), spent))
+        self.trace.stage("retry")
+        self._errors.insert(sum(1 for each in self._errors if isinstance(each, BackendError)), error)
+
+    def _next_step(self, target: Target, error: BackendError, tried: int) -> float | None:
+        """Return the seconds to wait before the same target is asked again, or None for the next candidate.
+
+        Raises:
+            BackendError: nobody else is to be asked.
+        """
+        if error.reason is Reason.CONTEXT_LENGTH:
+            self.left = [each for each in self.left if self._larger(each, target)]
+        now = time.monotonic()
+        step = decide(
+            Failure(error.reason, error.retry_after_s),
+            tried=tried,
+            ages_s=[now - start for start in self._starts],
+            remaining_s=self.remaining_s(),
+            has_next=bool(self.left),
+            rng=random.random,
+            policy=self._policy,
+        )
+        if isinstance(step, Retry):
+            return step.delay_s
+        if isinstance(step, Next):
+            return None
+        raise self.error()
+
+    def _larger(self, other: Target, than: Target) -> bool:
+        """Whether another target may take a prompt that was too long; one of unknown size may."""
+        mine, others = self.window(than), self.window(other)
+        return others is None or mine is None or others > mine
+
+    def window(self, target: Target) -> int | None:
+        """Return a target's context window in tokens, where it is known."""
+        return self.config(target).context_window
+
+    def error(self) -> SluiceError:
+        """Return what the caller is told: the first real error of a backend, with the shortest wait that any named."""
+        error = self._errors[0]
+        waits = [each.retry_after_s for each in self._errors if each.retry_after_s is not None]
+        if waits and error.status >= 429:  # noqa: PLR2004 - only an error that may pass is worth another try
+            error.retry_after_s = min(waits)
+        error.final = any(attempt.sent for attempt in self.trace.attempts)
+        return error
+
+    # -- attempts ------------------------------------------------------------------------------------------------------
+
+    async def whole(self, hold: Hold) -> Answer:
+        """Make one attempt at a plain answer."""
+        target = hold.lane.target
+        backend = self._backends.of(self.config(target))
+        try:
+            async with asyncio.timeout_at(self.deadline(target)):
+                whole = await backend.whole(self.ask, target, self.ask.body, self.trace)
+        except TimeoutError as error:
+            raise _late() from error
+        if self.ask.endpoint == "chat":
+            _check_whole(target, whole.body)
+        hold.settle("ok")
+        self.won(hold, whole.body.get("usage"))
+        return Answer(target, whole)
+
+    async def begin(self, hold: Hold, body: dict[str, Any]) -> Opened:
+        """Begin a stream and pull it to its commit point, the first content."""
+        target = hold.lane.target
+        limit_s = self.config(target).limits.first_content_s
+        loop = asyncio.get_running_loop()
+        stream: EventStream | None = None
+        try:
+            async with asyncio.timeout_at(min(loop.time() + limit_s, self.deadline(target))):
+                stream = await self._backends.of(self.config(target)).stream(self.ask, target, body, self.trace)
+                return await self._commit(Opened(hold, stream))
+        except TimeoutError as error:
+            _close(stream)
+            if self.remaining_s() <= 0:
+                raise _late() from error
+            message = f"{target} gave no content within {limit_s:g} s."
+            raise BackendError(Reason.NO_CONTENT, message, status=504) from error
+        except BaseException:
+            _close(stream)
+            raise
+
+    async def _commit(self, opened: Opened) -> Opened:
+        script = opened.script
+        while not script.committed:
+            events = await opened.stream.batch()
+            if not events:
+                raise _cut(opened.hold.lane.target)
+            for event in events:
+                script.take(event.chunk)
+            opened.held += events
+        self.trace.stage("first_token")
+        return opened
+
+    def won(self, hold: Hold, raw_usage: Any = None) -> None:
+        """Write down a good plain attempt."""
+        self.trace.attempts.append(Attempt(hold.lane.target, "ok", hold.ms(), read_usage(raw_usage)))
+
+
+@dataclass(slots=True)
+class Opened:
+    """A stream past its commit point: the events so far, and what they say."""
+
+    hold: Hold
+    stream: EventStream
+    script: Transcript = field(default_factory=Transcript)
+    held: list[Event] = field(default_factory=list)
+
+    def taken(self) -> list[Event]:
+        """Return the events that were held back until the commit."""
+        held, self.held = self.held, []
+        return held
+
+    async def pull(self, idle_s: float, deadline: float) -> list[Event]:
+        """Return the next events; none once the answer is whole.
+
+        Raises:
+            BackendError: STALLED, CUT, DEADLINE, or what the backend said.
+        """
+        if self.stream.whole and self.script.finished:
+            return []
+        finished = self.script.finished
+        loop = asyncio.get_running_loop()
+        limit = min(loop.time() + (_AFTER_FINISH_S if finished else idle_s), deadline)
+        try:
+            async with asyncio.timeout_at(limit):
+                events = await self.stream.batch()
+        except TimeoutError as error:
+            if finished:
+                return []
+            raise self._silent(idle_s, late=loop.time() >= deadline) from error
+        except BackendError:
+            if finished:
+                return []
+            raise
+        for event in events:
+            self.script.take(event.chunk)
+        if not events and not self.script.finished:
+            raise _cut(self.hold.lane.target)
+        return events
+
+    def _silent(self, idle_s: float, *, late: bool) -> BackendError:
+        if late:
+            return BackendError(
+                Reason.DEADLINE, "The call's deadline has passed.", status=504, code="deadline_exceeded"
+            )
+        return BackendError(
+            Reason.STALLED, f"{self.hold.lane.target} went silent for {idle_s:g} s in mid-stream.", status=504
+        )
+
+    def close(self) -> None:
+        """Close the connection, and settle what nobody has settled: the caller left."""
+        self.stream.close()
+        self.hold.settle("ignored")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A plain answer, committed."""
+
+    target: Target
+    whole: Whole
+
+
+def _close(stream: EventStream | None) -> None:
+    if stream is not None:
+        stream.close()
+
+
+def _cut(target: Target) -> BackendError:
+    return BackendError(Reason.CUT, f"{target} ended its answer without a finish_reason.", code="incomplete_answer")
+
+
+def _late() -> BackendError:
+    return BackendError(Reason.DEADLINE, "The call's deadline has passed.", status=504, code="deadline_exceeded")
+
+
+def _check_whole(target: Target, body: dict[str, Any]) -> None:
+    choices = body.get("choices")
+    if not isinstance(choices, list) or not choices or not all(isinstance(each, dict) for each in choices):
+        raise BackendError(Reason.MALFORMED, f"{target} answered without choices.")
+    if not all(choice.get("finish_reason") for choice in choices):
+        raise _cut(target)
+
+
+def _resting(lane: Lane, refusal: Refusal) -> SluiceError:
+    """Tell why a lane is out of use, with the real error that closed it."""
+    told = lane.last_error
+    because = f" Its last error was: {told.message}" if told is not None else ""
+    return SluiceError(
+        f"{lane.target} is out of use ({refusal.why.replace('_', ' ')}).{because}",
+        status=503,
+        type=told.type if told is not None else None,
+        code=(told.code if told is not None else None) or "target_out_of_use",
+        fault="backend_open",
+        retry_after_s=refusal.retry_after_s,
+    )

@@ -1,0 +1,38 @@
+"""What outlives a call and is shared by all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from app.backend.registry import Backends
+    from app.call import Record
+    from app.guard.lanes import Lanes
+    from app.settings import Live
+    from app.telemetry.metrics import Metrics
+
+
+@dataclass(slots=True)
+class Gateway:
+    """The parts that main wires together.
+
+    Attributes:
+        hooks: each is fed one Record a call, after the answer is out; they must not block.
+        dependencies: by name, what readiness is told of each: ``{"status": "ready"|"degraded", "why": ...}``.
+        reload: asks every worker of the host to read its configuration anew.
+        draining: set once no new call is to come; answers then close their connections.
+        inflight: calls under way.
+    """
+
+    live: Live
+    backends: Backends
+    lanes: Lanes
+    metrics: Metrics
+    dependencies: dict[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)
+    hooks: list[Callable[[Record], None]] = field(default_factory=list)
+    reload: Callable[[], bool] = lambda: False
+    draining: bool = False
+    inflight: int = 0

@@ -1,0 +1,136 @@
+"""The composition root: what there is, wired together, and its life."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+
+from app import __version__
+from app.api import errors, ops
+from app.api.calls import CallEndpoint
+from app.api.edge import Edge
+from app.backend.registry import Backends
+from app.gateway import Gateway
+from app.guard.lanes import Lanes
+from app.settings import Live
+from app.telemetry import logs
+from app.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from app.call import Target
+
+ENV_FILE = "SLUICE_ENV_FILE"
+"""Set by the command line for the workers: which file holds the settings."""
+POLL_S = 0.2
+_ENDPOINTS = {"chat": "/chat/completions", "embeddings": "/embeddings"}
+_EXPOSED = ("x-request-id", "server-timing", "retry-after", "x-sluice-target", "x-sluice-attempts", "x-sluice-role")
+
+
+def create_app() -> FastAPI:
+    """Build the app; what needs an event loop is made when it starts.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+    """
+    live = Live(Path(os.environ.get(ENV_FILE, ".env")))
+    settings = live.current
+    logs.setup(settings.log_level, settings.log_format)
+    app = FastAPI(title="Sluice", version=__version__, lifespan=_life, redirect_slashes=False)
+    metrics = Metrics(_Labels(live))
+    gateway = Gateway(live=live, backends=None, lanes=Lanes(_Told(metrics)), metrics=metrics)  # type: ignore[arg-type]
+    gateway.hooks += [metrics.observe, logs.perf]
+    app.state.gateway = gateway
+    for endpoint, path in _ENDPOINTS.items():
+        call = CallEndpoint(gateway, endpoint)
+        app.router.routes += [Route(prefix + path, call, methods=["POST"]) for prefix in ("/v1", "")]
+    for prefix in ("/v1", ""):
+        app.include_router(ops.calls, prefix=prefix, include_in_schema=prefix == "/v1")
+    app.include_router(ops.public)
+    app.include_router(ops.admin)
+    errors.install(app)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(settings.cors_origins),
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=_EXPOSED,
+        max_age=86400,
+    )
+    app.add_middleware(Edge, gateway=gateway)
+    return app
+
+
+class _Labels:
+    """Labels of targets from a closed set: what the configuration names; everything else is ``backend/other``."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._generation = -1
+        self._known: dict[Target, str] = {}
+
+    def __call__(self, target: Target) -> str:
+        if self._generation != self._live.generation:
+            self._generation = self._live.generation
+            chains = self._live.current.chains.values()
+            self._known = {choice.target: str(choice.target) for chain in chains for choice in chain}
+        return self._known.get(target) or f"{target.backend}/other"
+
+
+class _Told:
+    """Tells metrics and log of every change of a breaker."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def __call__(self, target: Target, old: str, new: str, event: str) -> None:
+        self._metrics.breaker_changed(target, new, event)
+        logs.log.warning("breaker of %s: %s -> %s (%s)", target, old, new, event)
+
+
+@contextlib.asynccontextmanager
+async def _life(app: FastAPI) -> AsyncIterator[None]:
+    gateway: Gateway = app.state.gateway
+    gateway.backends = Backends(int(gateway.live.current.max_answer_mb * 1024 * 1024))
+    gateway.reload = lambda: _reloaded(gateway, gateway.live.reload())
+    gateway.metrics.config_loaded(ok=True)
+    with contextlib.suppress(ValueError, NotImplementedError):  # not the main thread, or no such signal
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, gateway.reload)
+    watch = asyncio.create_task(_watch(gateway))
+    gc.collect()
+    gc.freeze()  # what is here now stays: a full collection would walk it again and again
+    try:
+        yield
+    finally:
+        watch.cancel()
+        await gateway.backends.close()
+
+
+async def _watch(gateway: Gateway) -> None:
+    """Follow the ``.env`` file."""
+    while True:
+        await asyncio.sleep(POLL_S)
+        loaded = gateway.live.poll()
+        if loaded is not None:
+            _reloaded(gateway, loaded)
+
+
+def _reloaded(gateway: Gateway, ok: bool) -> bool:
+    gateway.metrics.config_loaded(ok=ok)
+    if ok:
+        logs.log.info("configuration loaded")
+        for lane in gateway.lanes:
+            lane.breaker.forgive_key()
+    else:
+        logs.log.error("configuration NOT loaded, the old one stays in force: %s", gateway.live.error)
+    return ok

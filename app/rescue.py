@@ -1,0 +1,250 @@
+"""A streamed answer, and what saves it when its backend fails in the middle.
+
+In order: (a) a target that is known to continue an assistant message is asked to; (b) the call is restarted, and what
+the caller already has is skipped if the new answer begins with exactly that; (c) the error reaches the caller.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from app.backend.base import Event
+from app.call import Attempt
+from app.errors import BackendError, Reason
+
+if TYPE_CHECKING:
+    from app.call import Target
+    from app.dispatch import Hold, Opened, Walk
+    from app.transcript import Transcript
+
+_RESTARTS = {Reason.CUT, Reason.RESET, Reason.MALFORMED, Reason.SERVER_ERROR, Reason.OVERLOADED}
+"""After these the same target may be asked again; one that went silent would only be silent again."""
+_MOST_RESCUES = 3
+"""A backend that breaks again and again is not hammered for one answer."""
+_HOPELESS = {Reason.DEADLINE, Reason.TOO_LARGE, Reason.CONTENT_FILTER}
+
+
+class StreamAnswer:
+    """A committed stream: pull batches until an empty one, and close it whatever happens.
+
+    Attributes:
+        target: who answers now.
+        said: what the caller has been given so far.
+    """
+
+    def __init__(self, walk: Walk, opened: Opened) -> None:
+        self._walk = walk
+        self._opened = opened
+        self._done = False
+        self.said: Transcript = opened.script
+
+    @property
+    def target(self) -> Target:
+        """Who answers now."""
+        return self._opened.hold.lane.target
+
+    @property
+    def silence_s(self) -> float:
+        """How long this target may stay silent."""
+        return self._walk.config(self.target).limits.idle_s
+
+    async def batch(self) -> list[Event]:
+        """Return the next events, at least one; none once the answer is whole.
+
+        Raises:
+            SluiceError: the answer broke and could not be saved; what came before it has been given out.
+        """
+        if self._opened.held:
+            return self._opened.taken()
+        if self._done:
+            return []
+        try:
+            events = await self._opened.pull(self.silence_s, self._walk.deadline(self.target))
+        except BackendError as error:
+            return await self._saved(error)
+        if not events:
+            self._finish()
+        return events
+
+    def _finish(self) -> None:
+        self._done = True
+        self._opened.stream.close()
+        self._opened.hold.settle("ok")
+        usage = self._opened.script.usage(self._prompt_estimate())
+        self._walk.trace.attempts.append(Attempt(self.target, "ok", self._opened.hold.ms(), usage))
+
+    def _prompt_estimate(self) -> int:
+        verdict = self._walk.trace.verdict
+        return (verdict.prompt_tokens if verdict is not None else None) or 0
+
+    def close(self) -> None:
+        """Close everything at once; harmless when repeated. What was under way counts as abandoned."""
+        if not self._done:
+            self._done = True
+            self._opened.close()
+            usage = self._opened.script.usage(self._prompt_estimate())
+            self._walk.trace.attempts.append(Attempt(self.target, "abandoned", self._opened.hold.ms(), usage))
+
+    # -- rescue --------------------------------------------------------------------------------------------------------
+
+    async def _saved(self, error: BackendError) -> list[Event]:
+        """Find another stream that goes on where this one broke, and return its first events."""
+        broken = self._opened
+        broken.stream.close()
+        self._walk.lost(broken.hold, error, broken.script)
+        self._done = True  # nothing is held until the rescue has succeeded
+        if error.reason in _HOPELESS or not self.said.exact or len(self._walk.trace.rescued) >= _MOST_RESCUES:
+            raise error
+        again = error.reason in _RESTARTS
+        events = await self._continued(again=again) or await self._restarted(again=again)
+        if events is None:
+            raise error
+        self._done = False
+        return events
+
+    async def _continued(self, *, again: bool) -> list[Event] | None:
+        """Ask targets that continue an assistant message to go on from what was said."""
+        walk, text = self._walk, "".join(self.said.text)
+        if not text or self.said.reasoning:
+            return None
+        targets = [self.target] * again + walk.left
+        for target in [each for each in targets if self._takes_prefill(each)]:
+            opened = await self._open(target, _prefilled(walk.ask.body, text, self.said.contents))
+            if opened is not None:
+                return self._go_on(opened, opened.taken(), "continue")
+        return None
+
+    def _takes_prefill(self, target: Target) -> bool:
+        return self._walk.config(target).prefill is True and not self._walk.lane(target).refuses_prefill
+
+    async def _restarted(self, *, again: bool) -> list[Event] | None:
+        """Ask for the whole answer anew, and skip what was said if it is said again exactly."""
+        walk = self._walk
+        targets = [*walk.left] or [self.target] * again
+        for target in targets:
+            opened = await self._open(target, walk.ask.body)
+            if opened is None:
+                continue
+            rest = await self._skipped(opened)
+            if rest is not None:
+                return self._go_on(opened, rest, "restart")
+        return None
+
+    async def _open(self, target: Target, body: dict[str, Any]) -> Opened | None:
+        """Begin a stream at a target; None where it fails. A refused prefill is remembered and never told."""
+        walk = self._walk
+        prefill = body is not walk.ask.body
+        if not prefill and target in walk.left:
+            walk.left.remove(target)
+        hold: Hold | None = await walk.enter(walk.lane(target))
+        if hold is None:
+            return None
+        try:
+            return await walk.begin(hold, body)
+        except BackendError as error:
+            if prefill and error.reason is Reason.INVALID:
+                hold.lane.refuses_prefill = True
+            walk.lost(hold, error)
+            return None
+        except BaseException:
+            hold.settle("ignored")
+            raise
+
+    async def _skipped(self, opened: Opened) -> list[Event] | None:
+        """Pull a new answer past what was already said; None if it is another answer."""
+        try:
+            rest = opened.taken()
+            while True:
+                surplus = _surplus(self.said, opened.script)
+                if surplus is None:
+                    break
+                if any(surplus) or opened.script.finished:
+                    return _remainder(rest, *surplus)
+                rest = await opened.pull(self.silence_s, self._walk.deadline(opened.hold.lane.target))
+        except BackendError as error:
+            opened.stream.close()
+            self._walk.lost(opened.hold, error, opened.script)
+            return None
+        except BaseException:
+            opened.close()
+            raise
+        self._set_aside(opened)
+        return None
+
+    def _set_aside(self, opened: Opened) -> None:
+        """Close a stream that answers well, only not the same."""
+        opened.stream.close()
+        opened.hold.settle("ok")
+        usage = opened.script.usage(self._prompt_estimate())
+        self._walk.trace.attempts.append(Attempt(opened.hold.lane.target, "other_answer", opened.hold.ms(), usage))
+
+    def _go_on(self, opened: Opened, events: list[Event], how: str) -> list[Event]:
+        before = self.said
+        self._opened = opened
+        self._walk.trace.rescued.append(how)
+        self.said = _joined(before, opened.script) if how == "continue" else opened.script
+        opened.script = self.said
+        return events
+
+
+def _joined(before: Transcript, now: Transcript) -> Transcript:
+    """Add what was said before the cut in front of a continuation's transcript."""
+    now.text[:0] = before.text
+    now.contents += before.contents
+    now.first_ns = before.first_ns
+    return now
+
+
+def _prefilled(body: dict[str, Any], text: str, contents: int) -> dict[str, Any]:
+    """Return the body with the answer so far as its last message, and its limit less what was already said."""
+    changed = {**body, "messages": [*body["messages"], {"role": "assistant", "content": text}]}
+    for name in ("max_tokens", "max_completion_tokens"):
+        if isinstance(body.get(name), int):
+            changed[name] = max(1, body[name] - contents)
+    return changed
+
+
+def _surplus(said: Transcript, new: Transcript) -> tuple[str, str] | None:
+    """Return what a new answer says beyond what was said, (reasoning, text); None once the two differ.
+
+    Both are empty while the new answer is behind.
+    """
+    if not new.exact:
+        return None
+    old_reasoning, old_text = "".join(said.reasoning), "".join(said.text)
+    reasoning, text = "".join(new.reasoning), "".join(new.text)
+    more_reasoning, more_text = _beyond(old_reasoning, reasoning), _beyond(old_text, text)
+    if more_reasoning is None or more_text is None:
+        return None
+    behind = len(reasoning) < len(old_reasoning)
+    if (text and behind) or (old_text and more_reasoning):
+        return None
+    if new.finished and (behind or len(text) < len(old_text)):
+        return None
+    return more_reasoning, more_text
+
+
+def _beyond(old: str, new: str) -> str | None:
+    if new.startswith(old):
+        return new[len(old) :]
+    return "" if old.startswith(new) else None
+
+
+def _remainder(events: list[Event], reasoning: str, text: str) -> list[Event]:
+    """Return what of the newest events lies beyond what was said: the surplus first, then what brings no text."""
+    rest = [event for event in events if not _brings_text(event.chunk)]
+    surplus = [("reasoning_content", reasoning), ("content", text)]
+    return [*(_delta_event(events[-1].chunk, name, value) for name, value in surplus if value), *rest]
+
+
+def _delta_event(model: dict[str, Any], name: str, value: str) -> Event:
+    chunk = {**model, "choices": [{"index": 0, "delta": {name: value}, "finish_reason": None}]}
+    chunk.pop("usage", None)
+    return Event(b"data: " + orjson.dumps(chunk) + b"\n\n", chunk)
+
+
+def _brings_text(chunk: dict[str, Any]) -> bool:
+    deltas = [choice.get("delta") or {} for choice in chunk.get("choices") or ()]
+    return any(value for delta in deltas for name, value in delta.items() if name != "tool_calls")

@@ -1,0 +1,169 @@
+"""Running the server: one process or several, and how they leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from socket import socket
+    from types import FrameType
+
+    from app.settings import Settings
+
+RUN_DIR = "SLUICE_RUN_DIR"
+"""Set for the workers: the directory in which they tell each other what all of them must know."""
+_DRAIN_S = 2.0
+"""How long connections that are kept alive may still bring a call after SIGTERM, each answered with ``close``."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which leaves politely: no call is cut, and the exit status is 0.
+
+    uvicorn closes idle connections at once and raises the signal again when it is done: a call that is on its way on a
+    kept-alive connection would be cut, and the process would end as if it had been killed.
+    """
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle SIGINT and SIGTERM while the server runs."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to leave; a second SIGINT does not wait."""
+        super().handle_exit(sig, frame)
+        app = self.config.loaded_app if self.config.loaded else None
+        gateway = _gateway_of(app)
+        if gateway is not None:
+            gateway.draining = True
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Stop listening, let kept-alive connections end by themselves, then do what uvicorn does."""
+        for server in self.servers:
+            server.close()
+        for each in sockets or ():
+            each.close()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _DRAIN_S
+        while self.server_state.connections and loop.time() < until and not self.force_exit:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
+
+
+def _gateway_of(app: Any) -> Any:
+    while app is not None and not hasattr(app, "state"):
+        app = getattr(app, "app", None)
+    return getattr(getattr(app, "state", None), "gateway", None)
+
+
+class _Worker(Process):
+    """A worker process that runs our server."""
+
+    @property
+    def server(self) -> Server:
+        if self._server is None:
+            self._server = Server(config=self.config)
+        return self._server  # type: ignore[return-value]
+
+
+class Supervisor(Multiprocess):
+    """uvicorn's supervisor, except that SIGHUP is handed to the workers: a reload restarts nobody."""
+
+    def init_processes(self) -> None:
+        """Start the workers."""
+        self.processes = [self._start() for _ in range(self.processes_num)]
+
+    def _start(self) -> _Worker:
+        worker = _Worker(self.config, self.sockets)
+        worker.start()
+        return worker
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace a worker that died, and take its gauges out of the metrics."""
+        if self.should_exit.is_set():
+            return
+        for index, worker in enumerate(self.processes):
+            if worker.is_alive(timeout=self.config.timeout_worker_healthcheck):
+                continue
+            worker.kill()
+            worker.join()
+            _forget(worker.pid)
+            if worker.exitcode == uvicorn.config.STARTUP_FAILURE:
+                self.should_exit.set()
+                return
+            self.processes[index] = self._start()
+
+    def handle_hup(self) -> None:
+        """Have every worker read its configuration anew."""
+        for worker in self.processes:
+            if worker.pid is not None:
+                os.kill(worker.pid, signal.SIGHUP)
+
+
+def _forget(pid: int | None) -> None:
+    from prometheus_client.multiprocess import mark_process_dead
+
+    if pid is not None:
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
+def serve(settings: Settings) -> int:
+    """Serve until told to stop; return the exit status."""
+    with _run_dir(settings.workers):
+        config = uvicorn.Config(
+            "app.main:create_app",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            loop="uvloop" if sys.platform != "win32" else "auto",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            backlog=4096,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(settings.shutdown_s) or 1,
+            timeout_worker_healthcheck=30,
+        )
+        if settings.workers == 1:
+            server = Server(config)
+            server.run()
+            return 0 if server.started else 3
+        Supervisor(config, [config.bind_socket()]).run()
+        return 0
+
+
+@contextlib.contextmanager
+def _run_dir(workers: int) -> Iterator[None]:
+    """Make the directory that the workers share, and take it away at the end."""
+    path = tempfile.mkdtemp(prefix="sluice-")
+    os.environ[RUN_DIR] = path
+    if workers > 1:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = path
+    try:
+        yield
+    finally:
+        shutil.rmtree(path, ignore_errors=True)

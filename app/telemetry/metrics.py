@@ -1,0 +1,129 @@
+"""Prometheus metrics, fed one Record a call. Label values come from closed sets, never from a caller's strings."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from app.call import Attempt, Record, Target
+
+# From 50 us (a stage of ours) to 5 min (a long answer), about 2.5 steps a decade.
+BUCKETS = (
+    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1, 2.5, 5, 10, 30, 60, 120, 300),
+)
+BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2, "dead": 3}
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """All metrics of one process; several workers are summed when one of them is scraped."""
+
+    def __init__(self, label: Callable[[Target], str] = str) -> None:
+        self._registry = CollectorRegistry()
+        self._label = label
+        self._requests = self._counter("requests", "Calls by outcome.", "endpoint", "target", "role", "outcome")
+        self._errors = self._counter("errors", "Errors that callers were told, by fault domain.", "error_type")
+        self._stages = self._histogram("stage_seconds", "Time spent in each stage of a call.", "stage")
+        self._overhead = self._histogram("overhead_seconds", "Sluice's own time up to the answer's first byte.")
+        self._first = self._histogram("time_to_first_token_seconds", "Time to the first content of a stream.", "target")
+        self._token = self._histogram("time_per_output_token_seconds", "Time between two contents.", "target")
+        self._tokens = self._counter("tokens", "Tokens by kind; cached and reasoning are parts.", "target", "kind")
+        self._retries = self._counter("retries", "Further attempts at the same target.", "reason")
+        self._fallbacks = self._counter("fallbacks", "Attempts at the next candidate.", "reason")
+        self._rescues = self._counter("rescues", "Broken streams that were saved.", "how")
+        self._transitions = self._counter("breaker_transitions", "Breaker changes.", "target", "state", "event")
+        self._breakers = Gauge(
+            "sluice_breaker_state",
+            "0 closed, 1 half open, 2 open, 3 dead key.",
+            ["target"],
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
+        self.inflight = Gauge(
+            "sluice_inflight", "Calls under way.", registry=self._registry, multiprocess_mode="livesum"
+        )
+        self._config = Gauge(
+            "sluice_config_ok",
+            "1 while the configuration in force is the one on disk.",
+            registry=self._registry,
+            multiprocess_mode="livemin",
+        )
+        self._children()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"sluice_{name}", text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(f"sluice_{name}", text, labels, registry=self._registry, buckets=BUCKETS)
+
+    def _children(self) -> None:
+        """Keep the children: ``labels()`` costs more than the observation itself."""
+        keep = lru_cache(maxsize=4096)
+        self._request_of = keep(self._requests.labels)
+        self._stage_of = keep(self._stages.labels)
+        self._first_of = keep(self._first.labels)
+        self._token_of = keep(self._token.labels)
+        self._tokens_of = keep(self._tokens.labels)
+
+    def observe(self, record: Record) -> None:
+        """Count one call."""
+        target = self._label(record.target) if record.target is not None else "none"
+        self._request_of(record.endpoint, target, record.role or "none", record.outcome).inc()
+        if record.error_type is not None:
+            self._errors.labels(record.error_type).inc()
+        for stage, ms in record.stages_ms.items():
+            self._stage_of(stage).observe(ms / 1000)
+        self._overhead.observe(max(record.total_ms - record.backend_ms, 0.0) / 1000)
+        if record.first_token_ms is not None:
+            self._first_of(target).observe(record.first_token_ms / 1000)
+        if record.per_token_ms is not None:
+            self._token_of(target).observe(record.per_token_ms / 1000)
+        if record.usage is not None:
+            self._count_tokens(target, record)
+        if len(record.attempts) > 1 or record.rescued:
+            self._count_detours(record)
+
+    def _count_tokens(self, target: str, record: Record) -> None:
+        usage = record.usage
+        if usage is None:
+            return
+        for kind in ("prompt", "completion", "cached", "reasoning"):
+            amount = getattr(usage, kind)
+            if amount:
+                self._tokens_of(target, kind).inc(amount)
+
+    def _count_detours(self, record: Record) -> None:
+        before: Attempt | None = None
+        for attempt in record.attempts:
+            if before is not None:
+                which = self._retries if before.target == attempt.target else self._fallbacks
+                which.labels(before.result).inc()
+            before = attempt
+        for how in record.rescued:
+            self._rescues.labels(how).inc()
+
+    def breaker_changed(self, target: Target, new: str, event: str) -> None:
+        """Count one change of a lane's breaker."""
+        label = self._label(target)
+        self._transitions.labels(label, new, event).inc()
+        self._breakers.labels(label).set(BREAKER_STATES[new])
+
+    def config_loaded(self, *, ok: bool) -> None:
+        """Say whether the configuration in force is the one on disk."""
+        self._config.set(1 if ok else 0)
+
+    def text(self) -> bytes:
+        """Return all metrics of all workers in Prometheus' text format. Takes milliseconds: call it in a thread."""
+        registry = self._registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
