@@ -37,13 +37,16 @@ _ENDPOINTS = {"chat": "/chat/completions", "embeddings": "/embeddings"}
 _EXPOSED = ("x-request-id", "server-timing", "retry-after", "x-sluice-target", "x-sluice-attempts", "x-sluice-role")
 
 
-def create_app() -> FastAPI:
+def create_app(live: Live | None = None) -> FastAPI:
     """Build the app; what needs an event loop is made when it starts.
+
+    Args:
+        live: the settings; by default those of the environment and of the file that ``SLUICE_ENV_FILE`` names.
 
     Raises:
         ConfigError: the configuration cannot be used.
     """
-    live = Live(Path(os.environ.get(ENV_FILE, ".env")))
+    live = live or Live(Path(os.environ.get(ENV_FILE, ".env")))
     settings = live.current
     logs.setup(settings.log_level, settings.log_format)
     app = FastAPI(title="Sluice", version=__version__, lifespan=_life, redirect_slashes=False)

@@ -83,7 +83,7 @@ class OpenAIBackend:
             finally:
                 exchange.close()
             raise BackendError(Reason.MALFORMED, f"{self.config.name} answered a streamed call with a plain answer.")
-        return HttpEventStream(exchange, self)
+        return HttpEventStream(exchange, self, self._max_answer_bytes)
 
     async def _post(self, endpoint: str, body: dict[str, Any], headers: CIMultiDict[str], trace: Trace) -> Exchange:
         raw = orjson.dumps(body)
@@ -117,8 +117,9 @@ class OpenAIBackend:
 class HttpEventStream:
     """The events of one response."""
 
-    def __init__(self, exchange: Exchange, backend: OpenAIBackend) -> None:
+    def __init__(self, exchange: Exchange, backend: OpenAIBackend, max_bytes: int) -> None:
         self._exchange = exchange
+        self._left_bytes = max_bytes
         self._backend = backend
         self._decoder = SSEDecoder()
         self._failure: BackendError | None = None
@@ -132,6 +133,9 @@ class HttpEventStream:
             if self._failure is not None:
                 raise self._failure
             data = await self._exchange.some()
+            self._left_bytes -= len(data)
+            if self._left_bytes < 0:
+                raise BackendError(Reason.TOO_LARGE, f"{self._backend.config.name} streams without end.")
             events = self._events(self._decoder.feed(data) if data else self._decoder.flush())
             self._ended = self._ended or not data
             if events:

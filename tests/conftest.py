@@ -1,0 +1,112 @@
+"""Fixtures: a scripted upstream and a real gateway, both on real sockets in the test's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import uvicorn
+
+from app.main import create_app
+from app.settings import Live
+from tests.upstream import Upstream
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from app.gateway import Gateway
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the machine that runs the tests gets into them."""
+    from app.settings import Settings
+
+    names = {name.upper() for name in Settings.model_fields}
+    for name in list(os.environ):
+        if name in names or name.startswith(("BACKENDS__", "ROLES__", "AI_MODEL_", "CLOUDFLARE_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+async def up() -> AsyncIterator[Upstream]:
+    async with Upstream() as upstream:
+        yield upstream
+
+
+@dataclass
+class Running:
+    """A gateway that serves.
+
+    Attributes:
+        url: its base URL, ending in ``/v1``.
+        client: an HTTP client whose base URL is the gateway's root.
+        env: the ``.env`` file it follows.
+    """
+
+    url: str
+    client: httpx.AsyncClient
+    env: Path
+    app: FastAPI
+
+    @property
+    def gateway(self) -> Gateway:
+        gateway: Gateway = self.app.state.gateway
+        return gateway
+
+    async def chat(self, model: str, text: str = "hello there", **more: Any) -> httpx.Response:
+        """Send a chat call; ``headers`` among the rest are the request's."""
+        headers = more.pop("headers", {})
+        body = {"model": model, "messages": [{"role": "user", "content": text}], **more}
+        return await self.client.post("/v1/chat/completions", json=body, headers=headers)
+
+
+@contextlib.asynccontextmanager
+async def running(env_file: Path, text: str) -> AsyncIterator[Running]:
+    """Run a gateway with this text as its ``.env``."""
+    env_file.write_text(text)
+    app = create_app(Live(env_file))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False)
+    )
+    task = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        if task.done():
+            task.result()
+        await asyncio.sleep(0.005)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    root = f"http://127.0.0.1:{port}"
+    try:
+        async with httpx.AsyncClient(base_url=root, timeout=30) as client:
+            yield Running(f"{root}/v1", client, env_file, app)
+    finally:
+        server.should_exit = True
+        await task
+
+
+Start = Callable[..., contextlib.AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Start gateways: ``async with start("MODEL_LARGE=...") as sluice``."""
+
+    def begin(text: str = "", *, up: Upstream | None = None) -> contextlib.AbstractAsyncContextManager[Running]:
+        named = f"BACKENDS__UP__BASE_URL={up.url}\n" if up is not None else ""
+        return running(tmp_path / ".env", named + text)
+
+    return begin
+
+
+@pytest.fixture
+async def sluice(up: Upstream, start: Start) -> AsyncIterator[Running]:
+    """A gateway in front of ``up``, whose large role is ``up/large``."""
+    async with start("MODEL_LARGE=up/large\n", up=up) as found:
+        yield found
