@@ -363,9 +363,14 @@ class Breaker:
         return self._last_failure
 
     @property
+    def probe_in_s(self) -> float:
+        """Seconds until the next probe may start; 0 where it may start now."""
+        return max(self._probe_at - self._clock(), 0.0)
+
+    @property
     def probe_due(self) -> bool:
         """Whether the next call would probe, if it has the turn."""
-        return self.forced is None and self.state != "closed" and not self.probing and self._clock() >= self._probe_at
+        return self.forced is None and self.state != "closed" and not self.probing and self.probe_in_s <= 0
 
     @property
     def probing(self) -> bool:
