@@ -75,8 +75,7 @@ class Thresholds:
     """When a lane opens and how it comes back; all times in seconds.
 
     Attributes:
-        window_s: how far back calls count. 5 minutes, more than ``ratio`` failures, at least ``min_calls``: the
-            gateway's requirement (docs: "more than 50 % failures in 5 minutes").
+        window_s: how far back calls count. More than 50 % failures in 5 minutes is the gateway's stated requirement.
         buckets: the window moves in steps of window_s / buckets (10 s), so it covers 290 to 300 s.
         min_calls: fewer calls say nothing.
         ratio: opens ABOVE this share of failures.
@@ -111,8 +110,7 @@ class LastFailure(NamedTuple):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """Why a lane was not asked.
 
     Attributes:

@@ -232,7 +232,6 @@ class Sharing:
 
     def _lose(self, store: Store, why: str) -> None:
         self.lost[store.name] = why
-        self._heard[store.name] = News()
         if self._widest() is None:
             self._set_elsewhere({})
 

@@ -183,6 +183,21 @@ async def test_failures_seen_by_several_open_the_lane_together(make: Make) -> No
     assert three.state() == "open"
 
 
+async def test_nobody_counts_its_own_failures_twice(make: Make) -> None:
+    one = make()
+    one.report("failed", 3)
+    await rounds(one, times=2)
+    one.report("failed")
+    assert one.state() == "closed"
+
+
+async def test_a_forced_lane_is_an_order_and_no_finding(make: Make) -> None:
+    one = make()
+    one.sharing.force(LANE, "open")
+    await rounds(one, times=2)
+    assert (await one.stores[0].exchange(News())).words == {}
+
+
 async def test_one_probe_over_all_gateways(make: Make) -> None:
     gateways = [make(), make(), make()]
     gateways[0].report("failed", 5)
