@@ -75,8 +75,7 @@ class Thresholds:
     """When a lane opens and how it comes back; all times in seconds.
 
     Attributes:
-        window_s: how far back calls count. 5 minutes, more than ``ratio`` failures, at least ``min_calls``: the
-            gateway's requirement (docs: "more than 50 % failures in 5 minutes").
+        window_s: how far back calls count. More than 50 % failures in 5 minutes is the gateway's stated requirement.
         buckets: the window moves in steps of window_s / buckets (10 s), so it covers 290 to 300 s.
         min_calls: fewer calls say nothing.
         ratio: opens ABOVE this share of failures.
@@ -111,8 +110,7 @@ class LastFailure(NamedTuple):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """Why a lane was not asked.
 
     Attributes:
@@ -363,9 +361,14 @@ class Breaker:
         return self._last_failure
 
     @property
+    def probe_in_s(self) -> float:
+        """Seconds until the next probe may start; 0 where it may start now."""
+        return max(self._probe_at - self._clock(), 0.0)
+
+    @property
     def probe_due(self) -> bool:
         """Whether the next call would probe, if it has the turn."""
-        return self.forced is None and self.state != "closed" and not self.probing and self._clock() >= self._probe_at
+        return self.forced is None and self.state != "closed" and not self.probing and self.probe_in_s <= 0
 
     @property
     def probing(self) -> bool:
