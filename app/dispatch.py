@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _AFTER_FINISH_S = 1.0
 """How long after the finish_reason usage and ``[DONE]`` may still come; a backend that lingers is not waited for."""
+_PROBE_S = 20.0
+"""A probe that is still under way after this lets the next one start: a healed target is to be back within 30 s."""
 SHOWN = {Reason.NO_CONTENT: "timeout", Reason.SLOW_ANSWER: "timeout"}
 """How ``x-sluice-attempts`` says why an attempt lost; other reasons by their own name."""
 
@@ -127,7 +129,7 @@ class Walk:
 
     async def enter(self, lane: Lane) -> Hold | None:
         """Get the breaker's permit and a slot; None where the lane is out of use or full."""
-        permit = lane.breaker.admit(max(self.remaining_s(), 0.0))
+        permit = lane.breaker.admit(min(max(self.remaining_s(), 0.0), _PROBE_S))
         if isinstance(permit, Refusal):
             self._skip(lane, "open" if permit.state != "dead" else "dead_key", _resting(lane, permit))
             return None

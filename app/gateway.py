@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
     from app.backend.registry import Backends
     from app.call import Record
+    from app.guard.board import Board
     from app.guard.lanes import Lanes
+    from app.guard.share import Sharing
     from app.settings import Live
     from app.telemetry.metrics import Metrics
 
@@ -23,6 +25,8 @@ class Gateway:
         hooks: each is fed one Record a call, after the answer is out; they must not block.
         dependencies: by name, what readiness is told of each: ``{"status": "ready"|"degraded", "why": ...}``.
         reload: asks every worker of the host to read its configuration anew.
+        sharing: what this process and the others tell each other about lanes.
+        board: where the workers of this host meet; None where there is but one.
         draining: set once no new call is to come; answers then close their connections.
         inflight: calls under way.
     """
@@ -34,5 +38,7 @@ class Gateway:
     dependencies: dict[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)
     hooks: list[Callable[[Record], None]] = field(default_factory=list)
     reload: Callable[[], bool] = lambda: False
+    sharing: Sharing | None = None
+    board: Board | None = None
     draining: bool = False
     inflight: int = 0

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import gc
 import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,23 +12,21 @@ from starlette.routing import Route
 
 from app import __version__
 from app.api import errors, ops
+from app.api.admin import admin
 from app.api.calls import CallEndpoint
 from app.api.edge import Edge
-from app.backend.registry import Backends
 from app.gateway import Gateway
 from app.guard.lanes import Lanes
+from app.life import life
 from app.settings import Live
 from app.telemetry import logs
 from app.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from app.call import Target
 
 ENV_FILE = "SLUICE_ENV_FILE"
 """Set by the command line for the workers: which file holds the settings."""
-POLL_S = 0.2
 _ENDPOINTS = {"chat": "/chat/completions", "embeddings": "/embeddings"}
 _EXPOSED = ("x-request-id", "server-timing", "retry-after", "x-sluice-target", "x-sluice-attempts", "x-sluice-role")
 
@@ -49,7 +43,7 @@ def create_app(live: Live | None = None) -> FastAPI:
     live = live or Live(Path(os.environ.get(ENV_FILE, ".env")))
     settings = live.current
     logs.setup(settings.log_level, settings.log_format)
-    app = FastAPI(title="Sluice", version=__version__, lifespan=_life, redirect_slashes=False)
+    app = FastAPI(title="Sluice", version=__version__, lifespan=life, redirect_slashes=False)
     metrics = Metrics(_Labels(live))
     gateway = Gateway(live=live, backends=None, lanes=Lanes(_Told(metrics)), metrics=metrics)  # type: ignore[arg-type]
     gateway.hooks += [metrics.observe, logs.perf]
@@ -60,7 +54,7 @@ def create_app(live: Live | None = None) -> FastAPI:
     for prefix in ("/v1", ""):
         app.include_router(ops.calls, prefix=prefix, include_in_schema=prefix == "/v1")
     app.include_router(ops.public)
-    app.include_router(ops.admin)
+    app.include_router(admin)
     errors.install(app)
     app.add_middleware(
         CORSMiddleware,
@@ -99,41 +93,3 @@ class _Told:
     def __call__(self, target: Target, old: str, new: str, event: str) -> None:
         self._metrics.breaker_changed(target, new, event)
         logs.log.warning("breaker of %s: %s -> %s (%s)", target, old, new, event)
-
-
-@contextlib.asynccontextmanager
-async def _life(app: FastAPI) -> AsyncIterator[None]:
-    gateway: Gateway = app.state.gateway
-    gateway.backends = Backends(int(gateway.live.current.max_answer_mb * 1024 * 1024))
-    gateway.reload = lambda: _reloaded(gateway, gateway.live.reload())
-    gateway.metrics.config_loaded(ok=True)
-    with contextlib.suppress(ValueError, NotImplementedError):  # not the main thread, or no such signal
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, gateway.reload)
-    watch = asyncio.create_task(_watch(gateway))
-    gc.collect()
-    gc.freeze()  # what is here now stays: a full collection would walk it again and again
-    try:
-        yield
-    finally:
-        watch.cancel()
-        await gateway.backends.close()
-
-
-async def _watch(gateway: Gateway) -> None:
-    """Follow the ``.env`` file."""
-    while True:
-        await asyncio.sleep(POLL_S)
-        loaded = gateway.live.poll()
-        if loaded is not None:
-            _reloaded(gateway, loaded)
-
-
-def _reloaded(gateway: Gateway, ok: bool) -> bool:
-    gateway.metrics.config_loaded(ok=ok)
-    if ok:
-        logs.log.info("configuration loaded")
-        for lane in gateway.lanes:
-            lane.breaker.forgive_key()
-    else:
-        logs.log.error("configuration NOT loaded, the old one stays in force: %s", gateway.live.error)
-    return ok

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from app.settings import Settings
 
-RUN_DIR = "SLUICE_RUN_DIR"
-"""Set for the workers: the directory in which they tell each other what all of them must know."""
 _DRAIN_S = 2.0
 """How long connections that are kept alive may still bring a call after SIGTERM, each answered with ``close``."""
 
@@ -160,7 +158,7 @@ def serve(settings: Settings) -> int:
 def _run_dir(workers: int) -> Iterator[None]:
     """Make the directory that the workers share, and take it away at the end."""
     path = tempfile.mkdtemp(prefix="sluice-")
-    os.environ[RUN_DIR] = path
+    os.environ["SLUICE_RUN_DIR"] = path  # app.life.RUN_DIR; not imported here: the workers need it, not their parent
     if workers > 1:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = path
     try:

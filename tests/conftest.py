@@ -7,7 +7,6 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -19,6 +18,8 @@ from app.settings import Live
 from tests.upstream import Upstream
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fastapi import FastAPI
 
     from app.gateway import Gateway
@@ -77,7 +78,7 @@ async def running(env_file: Path, text: str) -> AsyncIterator[Running]:
         uvicorn.Config(app, port=0, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False)
     )
     task = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+    while not server.started:
         if task.done():
             task.result()
         await asyncio.sleep(0.005)

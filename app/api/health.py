@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from app.call import Target
     from app.gateway import Gateway
     from app.settings import Settings
 
@@ -19,7 +20,10 @@ def readiness(gateway: Gateway) -> dict[str, Any]:
     """
     settings = gateway.live.current
     used = _used(settings)
-    backends = {name: _backend(name, gateway, settings, used=name in used) for name in settings.backend_configs}
+    backends = {
+        name: _backend(name, gateway, settings, {target for target in used if target.backend == name})
+        for name in settings.backend_configs
+    }
     dependencies = {name: state() for name, state in gateway.dependencies.items()}
     config = {"ok": gateway.live.error is None, "error": gateway.live.error}
     return {
@@ -31,30 +35,30 @@ def readiness(gateway: Gateway) -> dict[str, Any]:
     }
 
 
-def _used(settings: Settings) -> set[str]:
-    """Return the backends that some role can send a call to."""
+def _used(settings: Settings) -> set[Target]:
+    """Return the targets that some role can send a call to."""
     return {
-        choice.target.backend
+        choice.target
         for chain in settings.chains.values()
         for choice in chain
         if settings.backend_configs[choice.target.backend].problem is None
     }
 
 
-def _status(gateway: Gateway, backends: dict[str, Any], dependencies: dict[str, Any], used: set[str]) -> str:
+def _status(gateway: Gateway, backends: dict[str, Any], dependencies: dict[str, Any], used: set[Target]) -> str:
     if gateway.draining or not used:
         return "unready"
     bad = gateway.live.error is not None or any(each["status"] != "ready" for each in dependencies.values())
-    return "degraded" if bad or any(backends[name]["status"] == "degraded" for name in used) else "ready"
+    return "degraded" if bad or any(backends[target.backend]["status"] == "degraded" for target in used) else "ready"
 
 
-def _backend(name: str, gateway: Gateway, settings: Settings, *, used: bool) -> dict[str, Any]:
+def _backend(name: str, gateway: Gateway, settings: Settings, used: set[Target]) -> dict[str, Any]:
     problem = settings.backend_configs[name].problem
     if problem is not None:
         return {"status": "unusable", "why": problem}
     out = {}
     for lane in gateway.lanes:
-        if lane.target.backend == name and lane.breaker.state in _BAD:
+        if lane.target in used and lane.breaker.state in _BAD:
             told = lane.last_error
             out[str(lane.target)] = f"{lane.breaker.state}: {told.message if told else 'no error on record'}"
     if out:

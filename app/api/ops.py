@@ -1,22 +1,19 @@
-"""The endpoints around the calls: models, health, metrics, route preview, admin."""
+"""The endpoints around the calls: models, health, metrics, route preview."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel
 
 from app import __version__
 from app.api import auth, models
 from app.api.health import readiness
 from app.api.parse import decode, make_ask
 from app.api.preview import preview
-from app.errors import CallerError
 from app.gateway import Gateway
-from app.settings import shadowed
 from app.telemetry.metrics import CONTENT_TYPE
 
 _UNREADY = 503
@@ -35,14 +32,9 @@ def _tenant(request: Request) -> str:
     return auth.authenticate(dict(request.scope["headers"]), gateway_of(request).live.current)
 
 
-def _admin(request: Request) -> None:
-    auth.admit_admin(request.scope, dict(request.scope["headers"]), gateway_of(request).live.current)
-
-
 Tenant = Annotated[str, Depends(_tenant)]
 public = APIRouter()
 calls = APIRouter()
-admin = APIRouter(prefix="/admin", dependencies=[Depends(_admin)])
 
 
 @public.get("/")
@@ -103,37 +95,3 @@ async def route(request: Request, gateway: Here, tenant: Tenant) -> dict[str, An
     headers = dict(request.scope["headers"])
     ask = make_ask("chat", body, headers, tenant, settings, request.scope["state"]["request_id"])
     return preview(ask, settings)
-
-
-@admin.get("/config")
-async def config(gateway: Here) -> dict[str, Any]:
-    """Return the settings in force, secrets masked, and which of them editing ``.env`` cannot change."""
-    current = gateway.live
-    return {
-        "settings": current.current.masked(),
-        "ok": current.error is None,
-        "error": current.error,
-        "shadowed": shadowed(current.env_file),
-    }
-
-
-@admin.post("/reload")
-async def reload(gateway: Here) -> JSONResponse:
-    """Read the configuration anew on every worker; a bad one changes nothing."""
-    ok = gateway.reload()
-    body = {"ok": ok, "error": gateway.live.error}
-    if not ok:
-        raise CallerError(f"The configuration was not loaded: {gateway.live.error}", code="invalid_configuration")
-    return JSONResponse(body)
-
-
-class Force(BaseModel):
-    """What an operator orders of a lane."""
-
-    state: Literal["open", "closed", "auto"]
-
-
-@admin.get("/breakers")
-async def breakers(gateway: Here) -> dict[str, Any]:
-    """Return every lane's breaker."""
-    return {"lanes": {str(lane.target): lane.breaker.snapshot() for lane in gateway.lanes}}

@@ -40,6 +40,7 @@ _NEXT: dict[tuple[State, Event], State] = {
     ("closed", "tripped"): "open",
     ("closed", "dead"): "dead",
     ("open", "probe"): "half_open",
+    ("open", "ok"): "closed",
     ("open", "forgiven"): "closed",
     ("open", "pardoned"): "closed",
     ("open", "dead"): "dead",
@@ -131,14 +132,15 @@ class Permit:
     """Leave to ask a lane once. Report its end exactly once; a second report is nothing, so ``finally`` may report too.
 
     Attributes:
+        generation: of the state in which it was given.
         probe: whether this call decides if the lane comes back.
     """
 
-    __slots__ = ("_breaker", "_generation", "probe")
+    __slots__ = ("_breaker", "generation", "probe")
 
     def __init__(self, breaker: Breaker, generation: int, probe: bool) -> None:
         self._breaker: Breaker | None = breaker
-        self._generation = generation
+        self.generation = generation
         self.probe = probe
 
     def report(self, outcome: Outcome, reason: str = "", status: int | None = None) -> None:
@@ -153,7 +155,7 @@ class Permit:
         breaker = self._breaker
         if breaker is not None:
             self._breaker = None
-            breaker._settle(self._generation, outcome, reason, status)  # noqa: SLF001 - two halves of one thing
+            breaker._settle(self, outcome, reason, status)  # noqa: SLF001 - two halves of one thing
 
 
 class Breaker:
@@ -249,10 +251,12 @@ class Breaker:
 
     # -- being told --------------------------------------------------------------------------------------------------
 
-    def _settle(self, generation: int, outcome: Outcome, reason: str, status: int | None) -> None:
+    def _settle(self, permit: Permit, outcome: Outcome, reason: str, status: int | None) -> None:
         if outcome in {"failed", "dead"}:
             self._last_failure = LastFailure(reason, status, self._wall())
-        if generation != self._generation:
+        if permit.generation != self._generation:
+            if permit.probe and outcome == "ok":
+                self._late_probe()
             return
         if self._probe_until is not None:
             self._settle_probe(outcome)
@@ -260,6 +264,11 @@ class Breaker:
             self._die()
         elif outcome != "ignored":
             self._count(outcome == "failed")
+
+    def _late_probe(self) -> None:
+        """Believe a probe that succeeded after its turn was given on: a long answer is as good a sign."""
+        if self.forced is None and self._state in {"open", "half_open"}:
+            self._move("ok", self._clock())
 
     def _count(self, failed: bool) -> None:
         now = self._clock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -24,12 +25,14 @@ class Lane:
     Attributes:
         last_error: the last error a call lost to, so that the real one can be told while the lane is out of use.
         refuses_prefill: learned: it answered a rescue's assistant message with an error.
+        name: what it is called among workers and hosts: the same name means the same place and the same key.
     """
 
-    __slots__ = ("breaker", "gate", "last_error", "refuses_prefill", "target")
+    __slots__ = ("breaker", "gate", "last_error", "name", "refuses_prefill", "target")
 
-    def __init__(self, target: Target, breaker: Breaker, gate: Gate) -> None:
+    def __init__(self, target: Target, name: str, breaker: Breaker, gate: Gate) -> None:
         self.target = target
+        self.name = name
         self.breaker = breaker
         self.gate = gate
         self.last_error: SluiceError | None = None
@@ -37,11 +40,16 @@ class Lane:
 
 
 class Lanes:
-    """Every lane that was asked for, bounded."""
+    """Every lane that was asked for, bounded.
+
+    Attributes:
+        breakers: every lane's breaker by the lane's name.
+    """
 
     def __init__(self, hook: Hook | None = None) -> None:
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._hook = hook
+        self.breakers: dict[str, Breaker] = {}
 
     def of(self, config: BackendConfig, target: Target) -> Lane:
         """Return the lane of a target, with the slots that the configuration gives it."""
@@ -59,7 +67,9 @@ class Lanes:
         hook = self._hook
         if hook is not None:
             breaker.hooks.append(lambda old, new, event: hook(target, old, new, event))
-        return Lane(target, breaker, Gate(config.slots, config.line))
+        name = lane_name(config, target)
+        self.breakers[name] = breaker
+        return Lane(target, name, breaker, Gate(config.slots, config.line))
 
     def _forget(self) -> None:
         if len(self._lanes) <= MAX_LANES:
@@ -67,10 +77,13 @@ class Lanes:
         for key, lane in list(self._lanes.items())[: MAX_LANES // 10]:
             if not lane.gate.in_use and not lane.gate.waiting and lane.breaker.forced is None:
                 del self._lanes[key]
+                self.breakers.pop(lane.name, None)
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(list(self._lanes.values()))
 
-    def find(self, target: str) -> Lane | None:
-        """Return the lane of ``backend/model-id`` if it was ever asked for."""
-        return next((lane for lane in self._lanes.values() if str(lane.target) == target), None)
+
+def lane_name(config: BackendConfig, target: Target) -> str:
+    """Return a lane's name: the target, and a fingerprint of its address and key that tells neither."""
+    digest = hashlib.sha256(f"{config.base_url}\n{config.api_key}".encode()).hexdigest()
+    return f"{target}#{digest[:12]}"

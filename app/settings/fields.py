@@ -200,6 +200,8 @@ class Settings(BaseSettings):
     slots: int = Field(256, ge=1, description="calls at once per target; more wait in line")
     line: int = Field(1024, ge=0, description="calls that may wait in line per target; more get a 503")
 
+    redis_url: str = Field("", description="redis://host:6379/0: breakers are shared by all hosts")
+
     backends: dict[str, BackendOptions] = Field({}, description="BACKENDS__<NAME>__<OPTION>: see BackendOptions")
     roles: dict[str, str] = Field({}, description="ROLES__<NAME>: further roles")
 

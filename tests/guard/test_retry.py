@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.guard.retry import RULES, Failure, Next, Policy, Reason, Retry, Stop, decide, outcome_of, reason_of
+from app.errors import Reason
+from app.guard.retry import RULES, Failure, Next, Policy, Retry, Stop, decide, outcome_of
 
 
 def after(
@@ -141,19 +142,6 @@ def test_never_more_than_4_attempts_in_3_s_nor_3_at_one_target(
         assert tried <= 3
     for index in range(4, len(starts)):
         assert not retried[index] or starts[index] - starts[index - 4] >= 3.0 - 1e-9
-
-
-@pytest.mark.parametrize(
-    ("status", "reason"),
-    [
-        (400, Reason.INVALID), (401, Reason.DEAD_KEY), (402, Reason.DEAD_KEY), (403, Reason.DEAD_KEY),
-        (404, Reason.MODEL_MISSING), (408, Reason.SERVER_ERROR), (413, Reason.TOO_LARGE), (422, Reason.INVALID),
-        (429, Reason.RATE_LIMIT), (498, Reason.OVERLOADED), (500, Reason.SERVER_ERROR), (502, Reason.SERVER_ERROR),
-        (503, Reason.OVERLOADED), (504, Reason.SERVER_ERROR), (524, Reason.SERVER_ERROR), (529, Reason.OVERLOADED),
-    ],
-)  # fmt: skip
-def test_reason_of_a_status(status: int, reason: Reason) -> None:
-    assert reason_of(status) is reason
 
 
 def test_what_the_breaker_is_told() -> None:

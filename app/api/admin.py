@@ -1,0 +1,87 @@
+"""The operator's endpoints, under ``/admin``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel
+
+from app.api import auth
+from app.api.ops import Here, gateway_of
+from app.call import Target
+from app.errors import CallerError
+from app.guard.breaker import merge
+from app.guard.lanes import lane_name
+from app.settings import shadowed
+
+if TYPE_CHECKING:
+    from app.gateway import Gateway
+
+
+def _admin(request: Request) -> None:
+    auth.admit_admin(request.scope, dict(request.scope["headers"]), gateway_of(request).live.current)
+
+
+admin = APIRouter(prefix="/admin", dependencies=[Depends(_admin)])
+
+
+class Force(BaseModel):
+    """What an operator orders of a lane."""
+
+    state: Annotated[Literal["open", "closed", "auto"], "open refuses all calls, closed admits all, auto decides"]
+
+
+@admin.get("/config")
+async def config(gateway: Here) -> dict[str, Any]:
+    """Return the settings in force, secrets masked, and which of them editing ``.env`` cannot change."""
+    live = gateway.live
+    return {
+        "settings": live.current.masked(),
+        "ok": live.error is None,
+        "error": live.error,
+        "shadowed": shadowed(live.env_file),
+    }
+
+
+@admin.post("/reload")
+async def reload(gateway: Here) -> dict[str, Any]:
+    """Read the configuration anew on every worker; a bad one changes nothing."""
+    if not gateway.reload():
+        raise CallerError(f"The configuration was not loaded: {gateway.live.error}", code="invalid_configuration")
+    return {"ok": True, "error": None}
+
+
+@admin.get("/breakers")
+async def breakers(gateway: Here) -> dict[str, Any]:
+    """Return every lane's breaker, that of all workers of this host together."""
+    return {"lanes": _lanes(gateway)}
+
+
+def _lanes(gateway: Gateway) -> dict[str, Any]:
+    seen: dict[str, list[dict[str, Any]]] = {}
+    for lane in gateway.lanes:
+        seen.setdefault(str(lane.target), []).append(lane.breaker.snapshot())
+    others = gateway.board.others("breakers") if gateway.board is not None else {}
+    for worker in others.values():
+        for target, snapshot in worker.items():
+            seen.setdefault(target, []).append(snapshot)
+    return {target: merge(snapshots) for target, snapshots in seen.items()}
+
+
+@admin.post("/breakers/{target:path}")
+async def force(target: str, order: Force, gateway: Here) -> dict[str, Any]:
+    """Force a lane open or closed on every worker and host, or let it decide by itself again."""
+    configs = gateway.live.current.backend_configs
+    try:
+        wanted = Target.parse(target)
+    except ValueError as error:
+        raise CallerError(str(error), param="target", code="invalid_value") from error
+    backend = configs.get(wanted.backend)
+    if backend is None or gateway.sharing is None:
+        raise CallerError(
+            f"There is no backend {wanted.backend!r}.", status=404, code="unknown_backend", param="target"
+        )
+    gateway.lanes.of(backend, wanted)
+    gateway.sharing.force(lane_name(backend, wanted), None if order.state == "auto" else order.state)
+    return {"lanes": {target: _lanes(gateway)[str(wanted)]}}

@@ -1,0 +1,132 @@
+"""What runs beside the calls: following the configuration, and telling the other workers and hosts what is known."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.backend.registry import Backends
+from app.guard.board import Board, BoardStore
+from app.guard.redis_store import RedisStore
+from app.guard.share import Sharing
+from app.telemetry import logs
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from fastapi import FastAPI
+
+    from app.gateway import Gateway
+    from app.guard.share import Store
+
+RUN_DIR = "SLUICE_RUN_DIR"
+"""Set for the workers by their parent: the directory in which they meet."""
+_POLL_S = 0.1
+
+
+@contextlib.asynccontextmanager
+async def life(app: FastAPI) -> AsyncIterator[None]:
+    """Be the app's lifespan."""
+    gateway: Gateway = app.state.gateway
+    settings = gateway.live.current
+    gateway.backends = Backends(int(settings.max_answer_mb * 1024 * 1024))
+    gateway.metrics.config_loaded(ok=True)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(gateway.backends.close)
+        await _share(gateway, stack)
+        follower = _Follower(gateway)
+        gateway.reload = follower.reload_all
+        with contextlib.suppress(ValueError, NotImplementedError, RuntimeError):  # no main thread, or no such signal
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.reload)
+        _beside(stack, follower.run())
+        gc.collect()
+        gc.freeze()  # what is here now stays: a full collection would walk it again and again
+        yield
+
+
+def _beside(stack: contextlib.AsyncExitStack, work: Any) -> None:
+    """Run something in the background until the stack unwinds."""
+    task = asyncio.create_task(work)
+
+    async def end() -> None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    stack.push_async_callback(end)
+
+
+async def _share(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
+    """Meet the other workers of this host on the board, and other hosts in Redis."""
+    settings = gateway.live.current
+    stores: list[Store] = []
+    if settings.workers > 1 and RUN_DIR in os.environ:
+        gateway.board = board = Board(Path(os.environ[RUN_DIR]), str(os.getpid()))
+        stack.callback(board.close)
+        stores.append(BoardStore(board))
+    if settings.redis_url:
+        store = RedisStore(settings.redis_url)
+        stack.push_async_callback(store.aclose)
+        stores.append(store)
+    gateway.sharing = sharing = Sharing(gateway.lanes.breakers, stores)
+    if settings.redis_url:
+        gateway.dependencies["redis"] = lambda: _state(sharing.lost.get("redis"))
+    if stores:
+        _beside(stack, sharing.run())
+
+
+def _state(lost: str | None) -> dict[str, Any]:
+    return {"status": "ready" if lost is None else "degraded", "why": lost}
+
+
+class _Follower:
+    """Follows the ``.env`` file, and reloads that other workers ask for."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._board = gateway.board
+        self._generation = self._board.reload_generation() if self._board else 0
+
+    async def run(self) -> None:
+        """Look again and again."""
+        while True:
+            await asyncio.sleep(_POLL_S)
+            loaded = self._gateway.live.poll()
+            if loaded is not None:
+                self._told(ok=loaded)
+            if self._board is not None:
+                self._meet(self._board)
+
+    def _meet(self, board: Board) -> None:
+        """Show this worker's lanes to the others, and reload where one of them asks for it."""
+        board.publish("breakers", {str(lane.target): lane.breaker.snapshot() for lane in self._gateway.lanes})
+        generation = board.reload_generation()
+        if generation != self._generation:
+            self._generation = generation
+            self.reload()
+
+    def reload(self) -> bool:
+        """Read the configuration anew in this process; return whether it is in force."""
+        return self._told(ok=self._gateway.live.reload())
+
+    def reload_all(self) -> bool:
+        """Do the same, and ask all other workers for it."""
+        if self._board is not None:
+            self._generation = self._board.bump_reload()
+        return self.reload()
+
+    def _told(self, *, ok: bool) -> bool:
+        gateway = self._gateway
+        gateway.metrics.config_loaded(ok=ok)
+        if ok:
+            logs.log.info("configuration loaded")
+            for lane in gateway.lanes:
+                lane.breaker.forgive_key()
+        else:
+            logs.log.error("configuration NOT loaded, the old one stays in force: %s", gateway.live.error)
+        return ok
