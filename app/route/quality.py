@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from app.route.quality_case import Block, Case, read_case, split
+from app.route.quality_case import Case, read_case, split
 from app.route.quality_code import broken_code, no_code_block
 from app.route.quality_language import wrong_language
 from app.route.quality_prose import cut_off, empty, error_markers, refusal, repetition, too_short
@@ -94,6 +94,3 @@ def has_code_block(text: str) -> bool:
 def _weight(faults: Iterable[str]) -> tuple[int, int]:
     severities = [SEVERITY.get(fault, 1) for fault in faults]
     return max(severities, default=0), sum(severities)
-
-
-__all__ = ["FAULTS", "SEVERITY", "Block", "better", "has_code_block", "inspect"]

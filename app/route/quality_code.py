@@ -8,6 +8,7 @@ import json
 import re
 import textwrap
 import warnings
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from app.route import quality_syntax
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
 
     from app.route.quality_case import Block, Case
 
+_MAX_FRAGMENT = 8_000  # longer blocks are no fragments; see _AS_FRAGMENT
+_MAX_RIVALS = 3
 _MAX_CODE = 16_000  # ast.parse: 2 ms of ordinary code, 25 ms of the worst found; longer blocks are not parsed
 
 _PYTHON: Final = frozenset({"python", "py", "python3"})
 _JSON: Final = frozenset({"json"})
 # Where code is left out on purpose, or shown because it fails, it need not parse.
 _ELISION = re.compile(r"\.\.\.|…|<[A-Za-z][\w -]*>|\byour[_ -]", re.IGNORECASE)
+# In code, three dots are an ellipsis only where no operand follows: it may spread one, or make a range.
+_CODE_ELISION = re.compile(r"\.\.\.\s*(?:$|[)}\],;])|…|<your", re.IGNORECASE | re.MULTILINE)
 _SHOWN_BROKEN = re.compile(
     r"syntax ?error|invalid syntax|indentation ?error|python ?2|pseudo-?code|won't (?:compile|parse|run)", re.IGNORECASE
 )
@@ -31,7 +36,9 @@ _PLACEHOLDER_COMMENT = re.compile(
 )
 _PROMPT_LINE = re.compile(r"^\s*(?:>>> |In \[\d+\]:|[%!]\w)", re.MULTILINE)
 # Grammar newer than the oldest Python this runs on (PEP 695, PEP 701, PEP 750, PEP 758).
-_NEWER_PYTHON = re.compile(r"^\s*type \w+.* = |\b(?:def|class)\s+\w+\[|\bt[\"']|\bexcept\*? \w+, ", re.MULTILINE)
+_NEWER_PYTHON = re.compile(
+    r"^\s*type \w+.* = |\b(?:def|class)\s+\w+\[|(?<![\w\"'])t[\"']|\bexcept\*? \w+, ", re.MULTILINE
+)
 _CONTINUES = re.compile(r"(?:el(?:se|if)|except|finally|case)\b")
 
 _INLINE_CODE = re.compile(r"`([^`\n]{4,300})`")
@@ -77,8 +84,9 @@ def broken_code(case: Case) -> bool:
     main = max(case.parts.blocks, key=lambda block: len(block.code))
     if not _broken(main) or _SHOWN_BROKEN.search(case.parts.prose[:_SCAN]) or _SHOWN_BROKEN.search(case.ask):
         return False
-    rivals = (b for b in case.parts.blocks if b is not main and b.language == main.language)
-    return all(_broken(rival) for rival in rivals if len(rival.code) * 2 >= len(main.code))
+    least = len(main.code) / 2
+    rivals = (b for b in case.parts.blocks if b is not main and b.language == main.language and len(b.code) >= least)
+    return all(map(_broken, islice(rivals, _MAX_RIVALS)))
 
 
 def _broken(block: Block) -> bool:
@@ -88,7 +96,7 @@ def _broken(block: Block) -> bool:
         return _broken_python(block.code)
     if block.language in _JSON:
         return _broken_json(block.code)
-    return not _ELISION.search(block.code) and quality_syntax.broken(block.language, block.code)
+    return not _CODE_ELISION.search(block.code) and quality_syntax.broken(block.language, block.code)
 
 
 def _broken_python(code: str) -> bool:
@@ -96,6 +104,8 @@ def _broken_python(code: str) -> bool:
         return False
     if _PROMPT_LINE.search(code) or _NEWER_PYTHON.search(code):
         return False
+    if len(code) > _MAX_FRAGMENT:
+        return True
     mended = _PLACEHOLDER_COMMENT.sub(r"\1pass", textwrap.dedent(code))
     return not any(_python_parses(attempt(mended)) for attempt in _AS_FRAGMENT)
 

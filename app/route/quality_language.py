@@ -51,7 +51,7 @@ _STOP_WORDS: Final[dict[str, str]] = {
 }
 _LANGUAGES_OF: Final[dict[str, tuple[str, ...]]] = {}
 for _language, _words in _STOP_WORDS.items():
-    for _word in set(_words.split()):
+    for _word in {word for word in _words.split() if len(word) > 1}:  # single letters also are variables and list marks
         _LANGUAGES_OF[_word] = (*_LANGUAGES_OF.get(_word, ()), _language)
 
 _LATIN_WORD = re.compile(r"[a-z\u00df-\u024f\u1ea0-\u1eff]+")
@@ -155,8 +155,8 @@ def detect(text: str) -> str | None:
 
 
 def _differs(answer: _Reading, ask: _Reading) -> bool:
-    """Tell whether the ask's language is sure, or at least its script is Latin where the answer's is not."""
-    return ask.language is not None or (ask.script == "latin" != answer.script)
+    """Tell whether the ask's language is sure, or it is Latin text, no mere name, and the answer in another script."""
+    return ask.language is not None or bool(ask.script == "latin" != answer.script and ask.words)
 
 
 def _akin(answer: _Reading, ask: _Reading) -> bool:
@@ -172,7 +172,7 @@ def _akin(answer: _Reading, ask: _Reading) -> bool:
 def _telling(word: str, language: str, instead: str | None) -> bool:
     """Tell whether a function word speaks for a language and not for the one that the text is in."""
     languages = _LANGUAGES_OF[word]
-    return len(word) > 1 and language in languages and instead not in languages
+    return language in languages and instead not in languages
 
 
 def _read(text: str, min_letters: int, enough_hits: int) -> _Reading:

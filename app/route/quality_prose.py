@@ -25,7 +25,7 @@ _LEAD = 120  # characters before a number that tell what it is for
 _SHORT_CHARS = 500  # an error or a refusal and little else
 _HEAD = 250
 _QUOTES = ('"', "'", "\u201c", "\u00ab", "\u201e", "\u300c", ">")
-_LONG_TEXT = 200  # below this an open end may be style
+_LONG_TEXT = 200  # below this an open end may be style; half of it in scripts without spaces
 _WORDY_LINE = 8
 
 
@@ -41,7 +41,12 @@ def too_short(case: Case) -> bool:
     not for code nor where material is quoted (summaries, extraction, translation). A question back to the caller is an
     answer.
     """
-    if case.kind == "code" or case.kind in words.SHORTENING_KINDS or case.text.endswith(("?", "？", "؟")):
+    if (
+        _cut_on_purpose(case)
+        or case.kind == "code"
+        or case.kind in words.SHORTENING_KINDS
+        or case.text.endswith(("?", "？", "؟"))
+    ):
         return False
     floor = max(
         _named_words(case.ask) * _STUB_SHARE, words.genre_floor(case.ask) if len(case.text) < _GENRE_CHARS else 0
@@ -101,7 +106,7 @@ def cut_off(case: Case) -> bool:
     The end of a sentence is only asked for where the backend gave no reason for stopping.
     """
     if case.finish_reason == "length":
-        return case.token_limit is None or case.token_limit > _SMALL_LIMIT_TOKENS
+        return not _cut_on_purpose(case)
     if case.tool_calls or case.response_format is not None:
         return False
     if case.parts.open_fence:
@@ -117,6 +122,10 @@ def repetition(case: Case) -> bool:
     prose = case.parts.prose
     loops = _one_sign(case.text) or _loops_at_end(case.text) or _squeezes(prose) or _one_line(prose)
     return loops and not words.ASKS_REPETITION.search(case.ask)
+
+
+def _cut_on_purpose(case: Case) -> bool:
+    return case.token_limit is not None and case.token_limit <= _SMALL_LIMIT_TOKENS
 
 
 def _named_words(ask: str) -> float:
@@ -155,15 +164,22 @@ def _helps_after(rest: str) -> bool:
 
 
 def _open_ended(text: str) -> bool:
-    """Tell whether text whose sentences end in stops breaks off in the middle of one, in a line of prose."""
-    if len(text) < _LONG_TEXT:
-        return False
-    last = text[-2_000:].rpartition("\n")[2].strip()
-    if words.NO_SENTENCE.match(last) or not words.SENTENCE_END.search(text[-2_000:][: -len(last) or None] + last[:-1]):
+    """Tell whether text breaks off in the middle of a sentence.
+
+    Only where sentences end in stops: within the last line, or before it, where that line is a paragraph of its own.
+    Lines of lists and verse do neither.
+    """
+    end = text[-2_000:]
+    before, _, last = end.rpartition("\n")
+    if words.NO_SENTENCE.match(last) or not (words.SENTENCE_END.search(last[:-1]) or _ends_paragraph(before)):
         return False
     if words.UNSPACED.match(last[-1:]):
-        return len(last) >= 2 * _WORDY_LINE
-    return len(last.split()) >= _WORDY_LINE and (last[-1].isalpha() or last[-1] in ",;-")
+        return len(end) >= _LONG_TEXT // 2 and len(last) >= 2 * _WORDY_LINE
+    return len(end) >= _LONG_TEXT and len(last.split()) >= _WORDY_LINE and (last[-1].isalpha() or last[-1] in ",;-")
+
+
+def _ends_paragraph(before: str) -> bool:
+    return before.endswith("\n") and bool(words.SENTENCE_END.search(before.rstrip()[-3:]))
 
 
 _TAIL = 6_000

@@ -183,6 +183,7 @@ HOSTILE = {
     "backticks": "`" * MEGABYTE,
     "words": "the sea is wide and " * (MEGABYTE // 20),
     "brackets": "```python\n" + "(" * MEGABYTE + "\n```",
+    "broken blocks": ("```python\n" + "a = (1,\n" * 1_800 + "\n```\n") * (MEGABYTE // 15_000),
     "json": "[" * MEGABYTE,
     "sorry": "I'm sorry, but " * (MEGABYTE // 15),
     "runs": ("a" * 39 + "b") * (MEGABYTE // 40),
@@ -222,14 +223,12 @@ def test_other_languages_are_judged_where_their_grammar_is_installed_only() -> N
 
 BROKEN = {
     "js": "function f( { return 1; }",
-    "jsx": "export const A = () => <div>{x</div>;",
+    "jsx": "export const A = () => (<div>{x}</div>;",
     "ts": "interface A { b: ; }",
-    "tsx": "const a: string = <p>;",
+    "tsx": "const a: string = = 1;",
     "go": 'func main() { fmt.Println("a" }',
     "rust": "fn f() -> i32 { let x = 3 x }",
     "java": "public class A { void f() { int x = ; } }",
-    "c": 'int main() { printf("a"; return 0; }',
-    "cpp": "int f() { return g(1; }",
 }
 
 
