@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.call import Verdict
 from app.route import features as f
 from app.route.classify_text import Turns, read, tokens
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 KINDS: tuple[str, ...] = ("code", "chat", "extraction", "translation", "summarise", "math", "creative", "analysis")
 """The closed set of kinds; the first has a head of its own, the others share a vote."""
@@ -62,7 +64,9 @@ def load() -> Model:
         if file["rows"].shape != (f.ROWS, len(KINDS) + 1):
             raise ValueError(f"{WEIGHTS} does not fit this version: train it again with scripts/train-classifier")
         lexicon = f.build_lexicon(dict(zip(file["key"].tolist(), file["group"].tolist(), strict=True)))
-        parts = [file[name].astype(np.float32) * file[f"{name}_step"] for name in ("rows", "skeleton", "shape", "numbers")]
+        parts = [
+            file[name].astype(np.float32) * file[f"{name}_step"] for name in ("rows", "skeleton", "shape", "numbers")
+        ]
         return Model(lexicon, *parts, bias=file["bias"], edges=file["edges"])
 
 
