@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - signs of many scripts are looked for
 """Checks of answers to asks for code: is there code at all, and does it parse."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - signs of many scripts are this file's subject
 """Which language a text is in, by script and by function words, and whether an answer is in the wrong one.
 
 Made for one question, "is this answer surely in another language than its ask", so it says None far sooner than a

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - signs of many scripts are looked for
 """Checks of an answer's text: is it there, whole and long enough; is it an error, a refusal, a loop."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - signs of many scripts are looked for
 """The phrases that the quality checks go by, in the languages asked for most. Every pattern is linear in its text."""
 
 from __future__ import annotations
