@@ -75,7 +75,7 @@ class StreamAnswer:
 
     def _finish(self) -> None:
         self._done = True
-        self._opened.stream.close()
+        self._opened.stream.finish()
         self._opened.hold.settle("ok")
         usage = self._opened.script.usage(self._prompt_estimate())
         trace = self._walk.trace

@@ -43,6 +43,9 @@ class EventStream(Protocol):
             BackendError: the backend said so, or the connection broke.
         """
 
+    def finish(self) -> None:
+        """Give the connection back where the stream is whole, else close it."""
+
     def close(self) -> None:
         """Close the connection at once; harmless when repeated."""
 

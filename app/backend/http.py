@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 _READ_BUFFER_BYTES = 64 * 1024
 """aiohttp stops reading the socket at twice this: what a slow caller can pile up per stream."""
+_DRAIN_S = 0.5
+"""How long the end of a body may come after its last event."""
+_draining: set[asyncio.Task[None]] = set()
+"""Keeps the tasks alive: the event loop itself does not."""
 _LARGE_BODY_BYTES = 1024 * 1024
 
 
@@ -67,6 +71,24 @@ class Exchange:
         except (aiohttp.ClientError, OSError) as error:
             raise BackendError(Reason.CUT, f"The backend's answer was cut: {_told(error)}") from error
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def finish(self) -> None:
+        """Give the connection back to the pool once the body's end has come; a backend that lingers is cut off."""
+        if self._response.content.at_eof():
+            return
+        task = asyncio.get_running_loop().create_task(self._drain())
+        _draining.add(task)
+        task.add_done_callback(_draining.discard)
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(_DRAIN_S):
+                while await self._response.content.readany():
+                    pass
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            pass
+        finally:
+            self._response.close()
 
     def close(self) -> None:
         """Close the connection, unless the body was read to its end: then it is already back in the pool."""

@@ -170,6 +170,13 @@ class HttpEventStream:
             self._failure = self._backend.event_error(chunk)
         return Event(b"data: " + data + b"\n\n", chunk)
 
+    def finish(self) -> None:
+        """Give the connection back: the answer is whole."""
+        if self.whole:
+            self._exchange.finish()
+        else:
+            self._exchange.close()
+
     def close(self) -> None:
         """Close the connection."""
         self._exchange.close()
