@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 
 # A round four times a second: a change needs one round to be told and one to be heard, so half of the second allowed.
 _EVERY_S = 0.25
-# A probe's turn that nobody uses goes to another after this; its holder believes in it for half as long.
-_LEASE_S = 2.0
+# A probe's turn that nobody uses is anybody's after this; its holder believes in it for a second less.
+_LEASE_S = 4.0
+_USABLE_S = _LEASE_S - 1.0
+# One who did not use its turn leaves it to the others for two rounds.
+_PAUSE_S = _LEASE_S + 2 * _EVERY_S
+# Who was asked for a lane this long ago still wants to probe it: calls may come minutes apart.
+_INTEREST_S = 300.0
 # Words older than this are dropped everywhere: twice the time after which an untouched open lane is forgiven.
 KEEP_S = 3600.0
 
@@ -126,7 +131,7 @@ class Sharing:
         self._orders: dict[str, Order] = {}
         self._met: set[str] = set()
         self._heard = {store.name: News() for store in stores}
-        self._wanted: set[str] = set()
+        self._wanted: dict[str, float] = {}
         self._turns: dict[str, float] = {}
         self._used: set[str] = set()
         self.lost: dict[str, str] = {}
@@ -242,23 +247,38 @@ class Sharing:
     # -- one probe for all ---------------------------------------------------------------------------------------------
 
     def _has_turn(self, lane: str) -> bool:
-        """Say whether a probe may start now; if not, ask for the turn in the next round. With no store left, it may."""
+        """Say whether a probe may start now; if not, ask for the turn in the next rounds. With no store, it may."""
         if self._widest() is None:
             return True
-        if self._clock() < self._turns.get(lane, 0.0):
+        now = self._clock()
+        if lane in self._turns and now < self._turns[lane] + _USABLE_S:
+            self._wanted.pop(lane, None)
             self._used.add(lane)
             return True
-        self._wanted.add(lane)
+        self._wanted[lane] = now
         return False
 
     async def _share_probes(self, store: Store) -> None:
-        wanted, self._wanted = self._wanted, set()
-        for lane in wanted:
+        for lane in self._candidates():
             asked_at = self._clock()
             if await store.take_probe(lane, _LEASE_S):
-                self._turns[lane] = asked_at + _LEASE_S / 2
+                self._turns[lane] = asked_at
         for lane in tuple(self._used):
             await self._keep_or_drop(store, lane)
+
+    def _candidates(self) -> list[str]:
+        """Return the lanes whose turn this process is to try for in this round."""
+        now = self._clock()
+        self._wanted = {
+            lane: at
+            for lane, at in self._wanted.items()
+            if now - at < _INTEREST_S and lane in self._lanes and self._lanes[lane].state != "closed"
+        }
+        return [
+            lane
+            for lane in self._wanted
+            if self._lanes[lane].probe_due and now - self._turns.get(lane, -_PAUSE_S) >= _PAUSE_S
+        ]
 
     async def _keep_or_drop(self, store: Store, lane: str) -> None:
         """Keep the turn of a probe under way, and of one that failed until the next is due; drop it otherwise."""
