@@ -8,6 +8,7 @@ from and however often, so a store may lose everything, or come twice, and all s
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar
@@ -22,8 +23,8 @@ _EVERY_S = 0.25
 # A probe's turn that nobody uses is anybody's after this; its holder believes in it for a second less.
 _LEASE_S = 4.0
 _USABLE_S = _LEASE_S - 1.0
-# One who did not use its turn leaves it to the others for two rounds.
-_PAUSE_S = _LEASE_S + 2 * _EVERY_S
+# Who did not use its turn leaves it to the others for two rounds.
+_PAUSE_S = 2 * _EVERY_S
 # Who was asked for a lane this long ago still wants to probe it: calls may come minutes apart.
 _INTEREST_S = 300.0
 # Words older than this are dropped everywhere: twice the time after which an untouched open lane is forgiven.
@@ -251,7 +252,7 @@ class Sharing:
         if self._widest() is None:
             return True
         now = self._clock()
-        if lane in self._turns and now < self._turns[lane] + _USABLE_S:
+        if now < self._turns.get(lane, now):
             self._wanted.pop(lane, None)
             self._used.add(lane)
             return True
@@ -259,10 +260,12 @@ class Sharing:
         return False
 
     async def _share_probes(self, store: Store) -> None:
+        await self._drop_unused(store)
         for lane in self._candidates():
             asked_at = self._clock()
             if await store.take_probe(lane, _LEASE_S):
-                self._turns[lane] = asked_at
+                # Not always as long: calls that come at a steady pace are not to meet nothing but the pauses.
+                self._turns[lane] = asked_at + _USABLE_S * random.uniform(0.7, 1)  # noqa: S311 - no secret
         for lane in tuple(self._used):
             await self._keep_or_drop(store, lane)
 
@@ -274,11 +277,15 @@ class Sharing:
             for lane, at in self._wanted.items()
             if now - at < _INTEREST_S and lane in self._lanes and self._lanes[lane].state != "closed"
         }
-        return [
-            lane
-            for lane in self._wanted
-            if self._lanes[lane].probe_due and now - self._turns.get(lane, -_PAUSE_S) >= _PAUSE_S
-        ]
+        return [lane for lane in self._wanted if lane not in self._turns and self._lanes[lane].probe_due]
+
+    async def _drop_unused(self, store: Store) -> None:
+        now = self._clock()
+        for lane, until in tuple(self._turns.items()):
+            if lane not in self._used and now >= until:
+                await store.drop_probe(lane)
+                if now >= until + _PAUSE_S:
+                    del self._turns[lane]
 
     async def _keep_or_drop(self, store: Store, lane: str) -> None:
         """Keep the turn of a probe under way, and of one that failed until the next is due; drop it otherwise."""
