@@ -14,6 +14,7 @@ from app.backend.registry import Backends
 from app.guard.board import Board, BoardStore
 from app.guard.redis_store import RedisStore
 from app.guard.share import Sharing
+from app.route.classify import classify
 from app.telemetry import logs
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(gateway.backends.close)
         await _share(gateway, stack)
+        classify([{"role": "user", "content": "warm up"}])  # the first caller is not to wait for the weights
         follower = _Follower(gateway)
         gateway.reload = follower.reload_all
         with contextlib.suppress(ValueError, NotImplementedError, RuntimeError):  # no main thread, or no such signal

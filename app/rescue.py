@@ -15,9 +15,13 @@ from app.call import Attempt
 from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from app.call import Target
     from app.dispatch import Hold, Opened, Walk
     from app.transcript import Transcript
+
+    Judge = Callable[[Transcript], tuple[str, ...]]
 
 _RESTARTS = {Reason.CUT, Reason.RESET, Reason.MALFORMED, Reason.SERVER_ERROR, Reason.OVERLOADED}
 """After these the same target may be asked again; one that went silent would only be silent again."""
@@ -34,8 +38,9 @@ class StreamAnswer:
         said: what the caller has been given so far.
     """
 
-    def __init__(self, walk: Walk, opened: Opened) -> None:
+    def __init__(self, walk: Walk, opened: Opened, judge: Judge | None = None) -> None:
         self._walk = walk
+        self._judge = judge
         self._opened = opened
         self._done = False
         self.said: Transcript = opened.script
@@ -73,7 +78,12 @@ class StreamAnswer:
         self._opened.stream.close()
         self._opened.hold.settle("ok")
         usage = self._opened.script.usage(self._prompt_estimate())
-        self._walk.trace.attempts.append(Attempt(self.target, "ok", self._opened.hold.ms(), usage))
+        trace = self._walk.trace
+        trace.attempts.append(Attempt(self.target, "ok", self._opened.hold.ms(), usage))
+        trace.stage("stream")
+        if self._judge is not None:
+            trace.faults, trace.polished = self._judge(self.said), "no"
+            trace.stage("check")
 
     def _prompt_estimate(self) -> int:
         verdict = self._walk.trace.verdict

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from app.gateway import Gateway
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that skipped a test for want of a program, where all programs are meant to be there."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and os.environ.get("SLUICE_NO_SKIPS") and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the machine that runs the tests gets into them."""

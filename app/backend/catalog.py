@@ -94,7 +94,17 @@ def _message(message: dict[str, Any], quirks: Dialect) -> dict[str, Any]:
     return changed
 
 
-def lacks(settings: Settings) -> Callable[[Target], frozenset[str]]:
-    """Return the function that tells which abilities a target is known to lack."""
-    configs = settings.backend_configs
-    return lambda target: DIALECTS[configs[target.backend].dialect].lacks
+class Catalog:
+    """What is known of targets under one configuration."""
+
+    def __init__(self, settings: Settings, window_of: Callable[[Target], int | None]) -> None:
+        self._configs = settings.backend_configs
+        self._window_of = window_of
+
+    def lacks(self, target: Target) -> frozenset[str]:
+        """Return the abilities that a target is known to lack."""
+        return DIALECTS[self._configs[target.backend].dialect].lacks
+
+    def window(self, target: Target) -> int | None:
+        """Return a target's context window in tokens: the operator's word, else the price table's."""
+        return self._configs[target.backend].context_window or self._window_of(target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from app.call import Target
@@ -53,7 +53,8 @@ def _index(backend: str) -> dict[str, str]:
     return index | {model.lower(): model for model in ids}
 
 
-def owner(name: str, backends: Iterable[str]) -> Target | None:
+@lru_cache(maxsize=4096)
+def owner(name: str, backends: tuple[str, ...]) -> Target | None:
     """Find the first of the backends whose catalogue has a model of this name."""
     wanted = name.lower()
     usable = set(backends)
@@ -74,6 +75,7 @@ def expand(target: Target) -> Target:
     return Target(target.backend, _index(target.backend).get(target.model.lower(), target.model))
 
 
+@lru_cache(maxsize=4096)
 def context_window(target: Target) -> int | None:
     """Return the model's context window in tokens, where the price table knows it."""
     provider = _provider(target.backend)

@@ -49,6 +49,7 @@ def backend(settings: Settings, name: str, options: BackendOptions) -> BackendCo
         dialect=options.dialect or BUILT_IN.get(name, "compatible"),
         local=local,
         problem=_switched_off(settings, name, options, local=local)
+        or (_UNSUPPORTED.get(name) if not base_url else None)
         or _missing(name, base_url, needs_key=not (api_key or moved)),
         limits=_limits(settings.limits, options),
         prefill=options.prefill,
@@ -88,7 +89,7 @@ def _switched_off(settings: Settings, name: str, options: BackendOptions, *, loc
         return f"{prefix.upper()}_ENABLED is false"
     if settings.local_only and not local:
         return "LOCAL_ONLY is true and it is not on this machine"
-    return _UNSUPPORTED.get(name)
+    return None
 
 
 def _missing(name: str, base_url: str, *, needs_key: bool) -> str | None:

@@ -13,7 +13,7 @@ from dotenv import dotenv_values
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app.call import BackendConfig, Choice, Limits
+from app.call import BackendConfig, Choice, Limits, OnWeak
 from app.settings import derive
 
 if TYPE_CHECKING:
@@ -133,6 +133,19 @@ class Settings(BaseSettings):
     local_only: bool = Field(default=False, description="true: no remote client is ever built")
     force_local_llm: bool | None = Field(None, description="true: local candidates only; false: none; unset: normal")
 
+    tier_small_max: int = Field(4, ge=0, le=10, description="complexity up to this goes to the role small")
+    tier_medium_max: int = Field(7, ge=0, le=10, description="up to this to medium, above it to large")
+    on_weak: OnWeak = Field("polish", description="a weak answer of a role is polished, escalated or served")
+    on_weak_by_role: JsonMap = Field({}, description='JSON: the same for single roles, {"small": "escalate"}')
+    polish_streams: Literal["off", "buffer"] = Field(
+        "off", description="off: streams are never held back; buffer: held back, checked and polished"
+    )
+    attribution_footer: bool = Field(default=False, description="true: a polished answer says who wrote it")
+    fit_history: bool = Field(
+        default=True, description="true: oldest turns are dropped where no window is large enough"
+    )
+    prompts_dir: str = Field("", description="directory of prompt files; default the one that comes with Sluice")
+
     model_small: str = Field("mlx/mlx-community/Phi-3.5-mini-instruct-4bit", description="role small: complexity 1-4")
     model_medium: str = Field("mlx/mlx-community/Qwen2.5-7B-Instruct-4bit", description="role medium: complexity 5-7")
     model_large: str = Field(
@@ -188,6 +201,12 @@ class Settings(BaseSettings):
     ollama_base_url: str = Field("http://127.0.0.1:11434/v1", description="Ollama address")
     ollama_enabled: bool = Field(default=True, description="false takes Ollama out of use, live")
 
+    runloop_enabled: bool = Field(
+        default=True,
+        description="false takes Qwen on Runloop out of use, live (also QWEN_ENABLED)",
+        validation_alias=AliasChoices("runloop_enabled", "qwen_enabled"),
+    )
+
     connect_timeout_s: Seconds = Field(5, description="seconds to connect to a backend")
     first_content_timeout_s: Seconds = Field(10, description="seconds to the first content of a stream")
     answer_timeout_s: Seconds = Field(120, description="seconds to a whole plain answer")
@@ -222,7 +241,7 @@ class Settings(BaseSettings):
         )
         return init_settings, nested[0], env_settings, nested[1], dotenv_settings
 
-    @field_validator("log_level", "log_format", "unknown_model", mode="before")
+    @field_validator("log_level", "log_format", "unknown_model", "on_weak", "polish_streams", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
