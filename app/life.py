@@ -127,8 +127,11 @@ class _Follower:
         gateway.metrics.config_loaded(ok=ok)
         if ok:
             logs.log.info("configuration loaded")
+            configs = gateway.live.current.backend_configs
             for lane in gateway.lanes:
                 lane.breaker.forgive_key()
+                if lane.target.backend in configs:
+                    gateway.lanes.of(configs[lane.target.backend], lane.target)
         else:
             logs.log.error("configuration NOT loaded, the old one stays in force: %s", gateway.live.error)
         return ok

@@ -108,7 +108,10 @@ class StreamAnswer:
         if error.reason in _HOPELESS or not self.said.exact or len(self._walk.trace.rescued) >= _MOST_RESCUES:
             raise error
         again = error.reason in _RESTARTS
-        events = await self._continued(again=again) or await self._restarted(again=again)
+        events = None
+        if not broken.stream.malformed:  # where an event was lost, only the whole answer told anew is sure to be exact
+            events = await self._continued(again=again)
+        events = events or await self._restarted(again=again)
         if events is None:
             raise error
         self._done = False
@@ -156,6 +159,8 @@ class StreamAnswer:
         except BackendError as error:
             if prefill and error.reason is Reason.INVALID:
                 hold.lane.refuses_prefill = True
+            elif target in walk.left:
+                walk.left.remove(target)
             walk.lost(hold, error)
             return None
         except BaseException:

@@ -46,7 +46,11 @@ class Transcript:
         return self.contents > 0 or self.finished
 
     def take(self, chunk: dict[str, Any]) -> None:
-        """Add one chunk."""
+        """Add one chunk.
+
+        Raises:
+            AttributeError, TypeError: a part of it is not of the type that it should be.
+        """
         usage = chunk.get("usage") or (chunk.get("x_groq") or {}).get("usage")
         if usage:
             self._raw_usage = usage
@@ -54,9 +58,11 @@ class Transcript:
             self._take_choice(choice)
 
     def _take_choice(self, choice: dict[str, Any]) -> None:
-        index = choice.get("index") or 0
+        index = choice.get("index")
+        index = 0 if index is None else index
         self.choices.add(index)
-        delta = choice.get("delta") or {}
+        delta = choice.get("delta")
+        delta = {} if delta is None else delta
         if index or choice.get("logprobs"):
             self.exact = False
         if any(delta.get(name) for name in _CONTENT):
@@ -95,8 +101,8 @@ def read_usage(told: Any) -> Usage | None:
     if not isinstance(told, dict) or not told:
         return None
     prompt = _count(told.get("prompt_tokens"))
-    details = told.get("prompt_tokens_details") or {}
-    spent = told.get("completion_tokens_details") or {}
+    details = _part(told, "prompt_tokens_details")
+    spent = _part(told, "completion_tokens_details")
     cost = told.get("cost")
     return Usage(
         prompt=prompt,
@@ -105,6 +111,11 @@ def read_usage(told: Any) -> Usage | None:
         reasoning=_count(spent.get("reasoning_tokens")),
         cost_usd=float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) else None,
     )
+
+
+def _part(told: dict[str, Any], name: str) -> dict[str, Any]:
+    part = told.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def _count(value: object) -> int:

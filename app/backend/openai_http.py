@@ -69,8 +69,9 @@ class OpenAIBackend:
             raise BackendError(Reason.MALFORMED, f"{self.config.name} answered 200 with something not JSON.") from error
         if wire_errors.is_error(body):
             raise self._scrub(wire_errors.from_body(self.config.name, body))
-        decoded: dict[str, Any] = body
-        return decoded
+        if not isinstance(body, dict):
+            raise BackendError(Reason.MALFORMED, f"{self.config.name} answered 200 with something not an object.")
+        return body
 
     async def stream(self, ask: Ask, target: Target, body: dict[str, Any], trace: Trace) -> HttpEventStream:
         """Send a streamed call; the caller of this method limits the time to the first content."""
