@@ -18,7 +18,7 @@ from app.transcript import Transcript, read_usage
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from app.backend.base import Event, EventStream, Whole
+    from app.backend.base import Backend, Event, EventStream, Whole
     from app.backend.registry import Backends
     from app.call import Ask, BackendConfig, Plan, Trace
     from app.guard.breaker import Outcome, Permit
@@ -229,7 +229,7 @@ class Walk:
     async def whole(self, hold: Hold) -> Answer:
         """Make one attempt at a plain answer."""
         target = hold.lane.target
-        backend = self._backends.of(self.config(target))
+        backend = await self._prepared(target)
         try:
             async with asyncio.timeout_at(self.deadline(target)):
                 whole = await backend.whole(self.ask, target, self.ask.body, self.trace)
@@ -245,15 +245,24 @@ class Walk:
         self.won(hold, whole.body.get("usage"))
         return Answer(target, whole)
 
+    async def _prepared(self, target: Target) -> Backend:
+        """Return a target's backend, once it says that the target is ready."""
+        backend = self._backends.of(self.config(target))
+        if not backend.always_ready:
+            await backend.prepare(target, self.deadline(target))
+            self.trace.stage("load")
+        return backend
+
     async def begin(self, hold: Hold, body: dict[str, Any]) -> Opened:
         """Begin a stream and pull it to its commit point, the first content."""
         target = hold.lane.target
         limit_s = self.config(target).limits.first_content_s
         loop = asyncio.get_running_loop()
         stream: EventStream | None = None
+        backend = await self._prepared(target)
         try:
             async with asyncio.timeout_at(min(loop.time() + limit_s, self.deadline(target))):
-                stream = await self._backends.of(self.config(target)).stream(self.ask, target, body, self.trace)
+                stream = await backend.stream(self.ask, target, body, self.trace)
                 return await self._commit(Opened(hold, stream))
         except TimeoutError as error:
             _close(stream)

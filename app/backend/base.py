@@ -54,6 +54,18 @@ class Backend(Protocol):
     """A place that answers."""
 
     config: BackendConfig
+    always_ready: bool
+    """Whether ``prepare`` has nothing to do."""
+
+    async def prepare(self, target: Target, deadline: float) -> None:
+        """Get a target ready that is not always there: a model to load, a machine to wake. Most need nothing.
+
+        Called before each attempt, outside of the limits of an answer. ``deadline`` is the call's, on the event loop's
+        clock.
+
+        Raises:
+            BackendError: it cannot be made ready, or not in time.
+        """
 
     async def whole(self, ask: Ask, target: Target, body: dict[str, Any], trace: Trace) -> Whole:
         """Send a plain call and return the answer.

@@ -27,6 +27,8 @@ _OK = 200
 class OpenAIBackend:
     """A backend that speaks OpenAI's HTTP API, well or badly."""
 
+    always_ready = True
+
     def __init__(self, config: BackendConfig, client: HttpClient, max_answer_bytes: int) -> None:
         self.config = config
         self._client = client
@@ -40,6 +42,9 @@ class OpenAIBackend:
         self._stream_headers = self._headers.copy()
         self._stream_headers["accept"] = "text/event-stream"
         self._stream_headers["accept-encoding"] = "identity"
+
+    async def prepare(self, target: Target, deadline: float) -> None:
+        """Do nothing: it is there, or it is not."""
 
     async def whole(self, ask: Ask, target: Target, body: dict[str, Any], trace: Trace) -> Whole:
         """Send a plain call and return the answer, within the backend's answer limit."""

@@ -199,19 +199,19 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_megabyte_takes_milliseconds(name: str) -> None:
+def test_a_megabyte_takes_bounded_work(name: str) -> None:
     text = HOSTILE[name]
     asks = [{"messages": [{"role": "user", "content": ask}]} for ask in ("Tell me about the sea.", text)]
     worst = max(min(_seconds(body, text) for _ in range(2)) for body in asks)
-    assert worst < 0.1  # some 10 ms on an idle core; the rest is room for a busy machine
+    assert worst < 2  # some 10 ms of this thread's CPU time; anything quadratic in a megabyte takes minutes
 
 
 def _seconds(body: dict[str, Any], text: str) -> float:
-    start = time.perf_counter()
+    start = time.thread_time()
     for kind in ("chat", "code"):
         check(text, body, kind, None)
     check(text, {**body, "response_format": {"type": "json_object"}})
-    return time.perf_counter() - start
+    return time.thread_time() - start
 
 
 def test_other_languages_are_judged_where_their_grammar_is_installed_only() -> None:
