@@ -1,0 +1,132 @@
+"""``python -m app.engine``: one engine on a Unix socket or a port.
+
+Exit codes: 0 asked to end; 2 wrong settings; 3 the extra ``local`` is not installed; 4 the address is taken;
+75 a step hung and a restart may help.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.engine import runtime
+from app.engine.settings import EngineSettings, SettingsError, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+log = logging.getLogger("sluice.engine")
+WRONG_SETTINGS, NO_EXTRA, ADDRESS_TAKEN = 2, 3, 4
+_BACKLOG = 2048  # a short one drops connections of a burst, each of which then waits a second to try again
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run an engine until it is told to end, and return the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        settings = parse(sys.argv[1:] if argv is None else argv, os.environ)
+    except SettingsError as error:
+        return _refuse(str(error), WRONG_SETTINGS)
+    try:
+        listener = _listen(settings)
+    except OSError as error:
+        return _refuse(f"cannot listen on {settings.uds or f'{settings.host}:{settings.port}'}: {error}", ADDRESS_TAKEN)
+    try:
+        found = runtime.prepare(settings)
+    except runtime.MissingExtra as error:
+        return _refuse(str(error), NO_EXTRA)
+    log.info("mlx-lm %s on the %s, BLAS %s", found["mlx_lm"], found["device"], found["blas"] or "built in")
+    with contextlib.closing(listener):
+        _serve(settings, listener)
+    return 0
+
+
+def _refuse(why: str, code: int) -> int:
+    sys.stderr.write(f"engine: {why}\n")
+    return code
+
+
+def _listen(settings: EngineSettings) -> socket.socket:
+    """Bind the address, a Unix socket for this user alone; it answers once the engine accepts.
+
+    Raises:
+        OSError: the address is taken or cannot be had.
+    """
+    if settings.uds is None:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+    _clear_stale(Path(settings.uds))
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(settings.uds)
+    finally:
+        os.umask(mask)
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def _clear_stale(path: Path) -> None:
+    """Remove a socket that nobody listens on any more, as a killed engine leaves behind."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        else:
+            raise OSError("another engine listens there")
+
+
+def _serve(settings: EngineSettings, listener: socket.socket) -> None:
+    import uvicorn
+
+    from app.engine.server import App
+
+    config = uvicorn.Config(
+        App(settings),  # type: ignore[arg-type]
+        access_log=False,
+        log_config=None,
+        backlog=_BACKLOG,
+        lifespan="on",
+        timeout_graceful_shutdown=10,
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    try:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(_run(server, listener, settings))
+    finally:
+        if settings.uds is not None:
+            Path(settings.uds).unlink(missing_ok=True)
+
+
+async def _run(server: object, listener: socket.socket, settings: EngineSettings) -> None:
+    import uvicorn
+
+    assert isinstance(server, uvicorn.Server)  # noqa: S101 - told to the type checker
+    if settings.exit_on_eof:
+        _end_with_input(server)
+    await server.serve(sockets=[listener])
+
+
+def _end_with_input(server: object) -> None:
+    """Ask the server to end when standard input closes, which it does when the supervisor dies, however it dies."""
+
+    def readable() -> None:
+        if not os.read(0, 4096):
+            asyncio.get_running_loop().remove_reader(0)
+            server.should_exit = True  # type: ignore[attr-defined]
+
+    asyncio.get_running_loop().add_reader(0, readable)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
