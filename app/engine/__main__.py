@@ -37,14 +37,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         listener = _listen(settings)
     except OSError as error:
         return _refuse(f"cannot listen on {settings.uds or f'{settings.host}:{settings.port}'}: {error}", ADDRESS_TAKEN)
+    # One line for whoever started this: from now on connections are queued, and answered once mlx is imported.
+    sys.stdout.write(f"listening on {_address(listener)}\n")
+    sys.stdout.flush()
     try:
         found = runtime.prepare(settings)
-    except runtime.MissingExtra as error:
+    except runtime.MissingExtraError as error:
         return _refuse(str(error), NO_EXTRA)
     log.info("mlx-lm %s on the %s, BLAS %s", found["mlx_lm"], found["device"], found["blas"] or "built in")
     with contextlib.closing(listener):
         _serve(settings, listener)
     return 0
+
+
+def _address(listener: socket.socket) -> str:
+    name = listener.getsockname()
+    return name if isinstance(name, str) else f"http://{name[0]}:{name[1]}"
 
 
 def _refuse(why: str, code: int) -> int:
@@ -91,7 +99,7 @@ def _serve(settings: EngineSettings, listener: socket.socket) -> None:
     from app.engine.server import App
 
     config = uvicorn.Config(
-        App(settings),  # type: ignore[arg-type]
+        App(settings),
         access_log=False,
         log_config=None,
         backlog=_BACKLOG,

@@ -82,7 +82,7 @@ class Batch(Protocol):
         """Give back what the batch holds; the object is of no use afterwards."""
 
 
-def load_steps(name: str, folder: Folder, *, context: int = 0) -> Generator[float, None, Loaded]:
+def load_steps(name: str, folder: Folder) -> Generator[float, None, Loaded]:
     """Load a model piece by piece, yielding the loaded fraction, so that other work can go on and it can be stopped.
 
     Raises:
@@ -90,9 +90,9 @@ def load_steps(name: str, folder: Folder, *, context: int = 0) -> Generator[floa
     """
     model, config = load_model(folder.path, lazy=True)
     yield 0.0
-    tokenizer = load_tokenizer(folder.path, eos_token_ids=config.get("eos_token_id"))
+    tokenizer = load_tokenizer(folder.path, eos_token_ids=config.get("eos_token_id"))  # type: ignore[no-untyped-call]
     yield 0.05
-    parts = [array for _, array in tree_flatten(model.parameters())]
+    parts: list[Any] = [pair[1] for pair in tree_flatten(model.parameters())]
     total, done, pending = sum(array.nbytes for array in parts) or 1, 0, 0
     group: list[mx.array] = []
     for array in parts:
@@ -303,7 +303,7 @@ def kv_view(kept: KV, tokens: int) -> KV:
     """Return the first ``tokens`` tokens of a plain KV cache, leaving the original as it is."""
     cut = []
     for layer in kept:
-        view = kv.KVCache()
+        view: Any = kv.KVCache()  # type: ignore[no-untyped-call]
         # New array objects: an update in place must not reach the original.
         view.keys, view.values = layer.keys[..., :tokens, :], layer.values[..., :tokens, :]
         view.offset = tokens
@@ -318,7 +318,7 @@ def kv_copy(kept: KV) -> KV:
 
 def kv_detach(kept: KV) -> int:
     """Start computing a cache cut out of a batch, so that it does not keep the batch alive; return its bytes."""
-    mx.async_eval([layer.state for layer in kept])
+    mx.async_eval([layer.state for layer in kept])  # type: ignore[no-untyped-call]
     return int(sum(layer.nbytes for layer in kept))
 
 
@@ -329,7 +329,7 @@ def kv_save(path: Path, kept: KV) -> None:
 
 def kv_load(path: Path) -> KV:
     """Read a KV cache from a safetensors file."""
-    found: KV = kv.load_prompt_cache(str(path))
+    found: KV = kv.load_prompt_cache(str(path))  # type: ignore[no-untyped-call]
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,15 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from app.engine.chat import Piece, Splitter
-    from app.engine.http import Reply
     from app.engine.jobs import Delta
-    from app.engine.models import Keeper, Model
+    from app.engine.model import Model
+    from app.engine.models import Keeper
     from app.engine.params import Wanted
     from app.engine.prepare import Prepared
+    from app.engine.reply import Reply
     from app.engine.runner import Runner
     from app.engine.settings import EngineSettings
     from app.engine.thread import MlxThread
-    from app.errors import SluiceError
 
     Wire = wire.ChatWire | wire.TextWire
 
@@ -143,5 +142,7 @@ def state_line(model: Model) -> str:
 
 async def gone(receive: Any) -> None:
     """Return when the client has left."""
-    while (await receive())["type"] != "http.disconnect":
-        await asyncio.sleep(0)
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return

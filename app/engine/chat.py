@@ -1,4 +1,4 @@
-"""Messages to a prompt with the tokenizer's own template, and the answer's text to content, reasoning and tool calls."""
+"""Messages to a prompt with the tokenizer's own template; the answer's text to content, reasoning and tool calls."""
 
 from __future__ import annotations
 

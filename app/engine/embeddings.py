@@ -1,8 +1,9 @@
-"""``/v1/embeddings``: only for models made for it, never from a chat model's hidden states unless it is configured so."""
+"""``/v1/embeddings``: for models made for it, never from a chat model's hidden states unless configured so."""
 
 from __future__ import annotations
 
 import base64
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from app.engine.errors import invalid, unsupported
 from app.errors import CallerError
 
 if TYPE_CHECKING:
-    from app.engine.models import Keeper, Model
+    from app.engine.model import Model
+    from app.engine.models import Keeper
     from app.engine.runner import Runner
     from app.engine.settings import EngineSettings
     from app.engine.thread import MlxThread
@@ -37,9 +39,7 @@ async def embeddings(
         rows = [_tokens(runner, text, i) for i, text in enumerate(inputs)]
         vectors: list[list[float]] = []
         for group in _groups(rows):
-            vectors += await thread.call(
-                lambda group=group: adapter.embed(runner.loaded, group, runner.loaded.folder.pooling)
-            )
+            vectors += await thread.call(partial(adapter.embed, runner.loaded, group, runner.loaded.folder.pooling))
     data = [{"object": "embedding", "index": i, "embedding": _written(v, as_base64)} for i, v in enumerate(vectors)]
     total = sum(map(len, rows))
     usage = {"prompt_tokens": total, "total_tokens": total}

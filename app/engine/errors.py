@@ -22,7 +22,7 @@ class ModelError(EngineError):
     code = "model_unavailable"
 
 
-class Busy(EngineError):
+class BusyError(EngineError):
     """The queue is full; try again after ``retry_after_s`` seconds."""
 
     status = 503
@@ -30,7 +30,7 @@ class Busy(EngineError):
     code = "queue_full"
 
 
-class Cancelled(EngineError):
+class CancelledLoadError(EngineError):
     """The work was cancelled: the model was unloaded, or the engine is going down."""
 
     status = 503

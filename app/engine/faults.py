@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, NamedTuple
 
-from app.engine.errors import Cancelled, ModelError
+from app.engine.errors import CancelledLoadError, ModelError
 from app.errors import SluiceError
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ _FAULTS = (
         _named("IncompleteSnapshotError"),
         "download_incomplete",
         503,
-        "the download of {model} broke off earlier and connections are forbidden: run 'hf download {model}' where there "
-        "is a network ({error})",
+        "the download of {model} broke off earlier and connections are forbidden: run 'hf download {model}' where "
+        "there is a network ({error})",
     ),
     _Fault(_status(429), "hub_busy", 503, "the Hugging Face Hub refuses more requests just now: try again in a minute"),
     _Fault(
@@ -183,7 +183,7 @@ _FAULTS = (
         _both(_named("RuntimeError", "MemoryError"), _says("alloc", "memory", "Memory")),
         "out_of_memory",
         507,
-        "not enough memory to load {model}: lower MLX_MEMORY_GB so that others make room first, or choose a smaller one",
+        "not enough memory to load {model}: lower MLX_MEMORY_GB so that others leave first, or choose a smaller one",
     ),
 )
 
@@ -193,7 +193,7 @@ def explain(error: BaseException, model: str) -> SluiceError:
     if isinstance(error, SluiceError):
         return error
     if type(error).__name__ == "CancelledError":
-        return Cancelled(f"loading {model} was cancelled")
+        return CancelledLoadError(f"loading {model} was cancelled")
     chain = list(_chain(error))
     for fault in _FAULTS:
         for link in chain:

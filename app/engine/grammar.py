@@ -26,6 +26,7 @@ _OVERRIDES: Any = {"whitespace_flexible": False}
 _PATH_LIMIT = 4096  # tokens; a way out longer than any answer is none
 _PARTS_LIMIT = 48  # subschemas looked at to bound how much one token can lengthen the way out
 _MARGIN = 1  # token
+_QUOTE, _BACKSLASH = 0x22, 0x5C
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Vocabulary:
         self.eos = sorted(eos)
         self.ll: LLTokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=size, eos_token=self.eos)
         self.in_string = self._order({b'"': 0, b'"}': 1, b'"]': 2})
-        self.outside = self._order({b"}": 0, b"]": 1, b"}}": 2, b"]}": 2, b"0": 5, b"null": 5, b'""': 6, b'"': 7})
+        self.outside = self._order({b"}": 0, b"]": 1, b"}}": 2, b"]}": 2, b",": 3, b"0": 5, b"null": 5, b'""': 6, b'"': 7})
 
     def _order(self, first: dict[bytes, int]) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Return all tokens, those of ``first`` in front, the others by length, bytes of long characters last."""
@@ -100,7 +101,7 @@ def _parts(schema: Any, param: str) -> tuple[str, ...]:
     if not isinstance(schema, dict):
         return ()
     shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
-    queue, found = deque([schema]), []
+    queue, found = deque([schema]), list[str]()
     while queue and len(found) < _PARTS_LIMIT:
         node = queue.popleft()
         found.append(_source({**shared, **node}, param))
@@ -126,11 +127,11 @@ def compile_object() -> Grammar:
 
 
 def compile_call(tools: list[dict[str, Any]], opening: str, closing: str, param: str) -> Grammar:
-    """Return the grammar of exactly one call of one of the tools, between the model's own markers.
+    r"""Return the grammar of exactly one call of one of the tools, between the model's own markers.
 
     Args:
         tools: OpenAI's tool objects.
-        opening: lark for what stands before the call's JSON object, e.g. ``<[7]> "\\n"``; may be empty.
+        opening: lark for what stands before the call's JSON object, e.g. ``<[7]> "\n"``; may be empty.
         closing: the same for what stands after it.
         param: the field to blame.
     """
@@ -170,9 +171,9 @@ class Quotes:
         for byte in text:
             if self._escaped:
                 self._escaped = False
-            elif byte == 0x5C and self.inside:
+            elif byte == _BACKSLASH and self.inside:
                 self._escaped = True
-            elif byte == 0x22:  # noqa: PLR2004 - the double quote
+            elif byte == _QUOTE:
                 self.inside = not self.inside
 
     def copy(self) -> Quotes:
@@ -209,9 +210,9 @@ class Follower:
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
         """Consume the last token and mask what the grammar does not allow next."""
-        mx.async_eval(logits)  # the model computes while the mask is made
+        mx.async_eval(logits)  # type: ignore[no-untyped-call]  # the model computes while the mask is made
         if self._started:
-            self.take(int(tokens[-1].item()))
+            self.take(int(tokens[-1].item()))  # type: ignore[arg-type]
         self._started = True
         words = self._allowed()
         self._left -= 1
@@ -267,7 +268,7 @@ class Follower:
 
 
 def way_out(matcher: LLMatcher, vocabulary: Vocabulary, quotes: Quotes) -> list[int]:
-    """Return tokens after which ``matcher`` would accept: a short way, not always the shortest; empty if it does now."""
+    """Return tokens after which ``matcher`` would accept, none if it does now; a short way, not always the shortest."""
     probe, inside, path = matcher.deep_copy(), quotes.copy(), list[int]()
     while len(path) < _PATH_LIMIT and not (probe.is_accepting() or probe.is_stopped()):
         step = list(probe.compute_ff_tokens()) or _closing_token(probe, vocabulary, inside)

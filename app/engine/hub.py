@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from app.engine.errors import Cancelled, ModelError
+from app.engine.errors import CancelledLoadError, ModelError
 
 
 class Progress:
@@ -21,10 +21,10 @@ class Progress:
         """Count bytes that arrived.
 
         Raises:
-            Cancelled: the download is not wanted any more.
+            CancelledLoadError: the download is not wanted any more.
         """
         if self.cancelled:
-            raise Cancelled("the download was cancelled")
+            raise CancelledLoadError("the download was cancelled")
         with self._lock:
             self.done += count
 
@@ -55,10 +55,10 @@ def _downloaded(name: str, *, offline: bool) -> Path | None:
     from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
 
     try:
-        return _snapshot(name, local_files_only=True)
+        return Path(_snapshot(name, local_files_only=True))
     except (LocalEntryNotFoundError, IncompleteSnapshotError):
         if offline:
-            return _snapshot(name)  # raises what tells offline from unreachable
+            return Path(_snapshot(name))  # raises what tells offline from unreachable
         return None
 
 
@@ -66,26 +66,25 @@ def _download(name: str, progress: Progress) -> Path:
     files = _snapshot(name, dry_run=True)
     progress.total = sum(file.file_size or 0 for file in files)
     progress.done = sum(file.file_size or 0 for file in files if file.is_cached)
-    return _snapshot(name, tqdm_class=_bar_class(progress))
+    return Path(_snapshot(name, tqdm_class=_bar_class(progress)))
 
 
 def _snapshot(name: str, **options: Any) -> Any:
     from huggingface_hub import snapshot_download
     from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 
-    found = snapshot_download(name, allow_patterns=DEFAULT_ALLOW_PATTERNS, **options)
-    return Path(found) if isinstance(found, str) else found
+    return snapshot_download(name, allow_patterns=DEFAULT_ALLOW_PATTERNS, **options)
 
 
 def _bar_class(progress: Progress) -> type[Any]:
     """Return a progress bar that draws nothing and counts bytes."""
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
-    class Bar(tqdm):  # type: ignore[misc]
+    class Bar(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self._counts = kwargs.get("unit") == "B"
             kwargs["disable"] = True
-            super().__init__(*args, **kwargs)
+            super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
 
         def update(self, n: float | None = 1) -> bool | None:
             progress.add(int(n or 0) if self._counts else 0)

@@ -8,78 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import time
-from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from app.engine import adapter, faults, hub, runtime, spill
-from app.engine.errors import Busy, Cancelled, ModelError
+from app.engine import faults, hub, runtime
+from app.engine.errors import BusyError, CancelledLoadError, ModelError
+from app.engine.loader import Loader
+from app.engine.model import DOWNLOADING, FAILED, LOADING, NOT_LOADED, READY, TRANSIENT, Model
 from app.engine.room import Resident, make_room
-from app.engine.runner import Limits, Runner
-from app.engine.weights import Folder, read_folder
+from app.engine.weights import read_folder
 from app.errors import SluiceError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Generator
+    from collections.abc import AsyncIterator, Coroutine
 
+    from app.engine.runner import Runner
     from app.engine.settings import EngineSettings
     from app.engine.thread import MlxThread
 
 log = logging.getLogger("sluice.engine")
 _SHARE = 0.7  # of the machine's memory, where no budget is set
-_TRANSIENT = 1.05  # activations and fragmentation on top of the weights
-_KV_RESERVE = 4096  # tokens of KV cache that a model must have room for, or it could not answer
 _RETRY_S = 10.0  # seconds for which a failure is repeated instead of tried again
-_PREFIX_SHARE = 10  # kept prefixes take at most a tenth of the budget
-_CPU_STEP, _GPU_STEP = 256, 512  # prompt tokens between two decode steps; a longer step freezes running streams
-
-NOT_LOADED, DOWNLOADING, LOADING, READY, FAILED = "not_loaded", "downloading", "loading", "ready", "failed"
-
-
-@dataclass(eq=False, slots=True)
-class Model:
-    """What is known of one model.
-
-    Attributes:
-        waiting: requests that wait for it, oldest first, with when they came.
-        leases: requests that run on it.
-        draining: no new request gets it, so that it can make room for another.
-        since: when it was loaded, on the monotonic clock.
-    """
-
-    name: str
-    pinned: bool = False
-    state: str = NOT_LOADED
-    folder: Folder | None = None
-    tokenizer: Any = None
-    progress: hub.Progress = field(default_factory=hub.Progress)
-    fraction: float = 0.0
-    error: SluiceError | None = None
-    failed_at: float = 0.0
-    waiting: deque[tuple[float, asyncio.Future[None]]] = field(default_factory=deque)
-    leases: int = 0
-    draining: bool = False
-    since: float = 0.0
-    last_use: float = 0.0
-    loads: int = 0
-    load_s: float = 0.0
-    work: asyncio.Task[None] | None = None
-
-    @property
-    def resident(self) -> bool:
-        """Whether it takes memory."""
-        return self.state in {LOADING, READY}
-
-    @property
-    def cost(self) -> int:
-        """The bytes it takes of the budget, with the least KV cache it needs to be of use."""
-        if self.folder is None:
-            return 0
-        kv = self.folder.kv_bytes_per_token * min(_KV_RESERVE, self.folder.context)
-        return int(self.folder.weight_bytes * _TRANSIENT) + kv
 
 
 class Keeper:
@@ -92,8 +42,7 @@ class Keeper:
         self._moving: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._draft: adapter.Loaded | None = None
-        self._numbers = itertools.count()
+        self._loader = Loader(settings, thread, self.budget)
         self._last_switch = 0.0
         self.unloads = 0
 
@@ -125,7 +74,7 @@ class Keeper:
 
         Raises:
             ModelError: it cannot be loaded.
-            Busy: too many requests wait already.
+            BusyError: too many requests wait already.
         """
         await self._granted(model)
         try:
@@ -162,7 +111,7 @@ class Keeper:
 
     def _check_queue(self) -> None:
         if self.queued() + self.leased() >= self._settings.queue:
-            raise Busy(
+            raise BusyError(
                 f"{self._settings.queue} requests run or wait already: try again, or raise MLX_QUEUE", retry_after_s=1.0
             )
 
@@ -205,7 +154,7 @@ class Keeper:
         """Stop a download or a load under way, or unload the model once its requests are done; unpin it."""
         model.pinned = False
         model.progress.cancelled = True
-        self._refuse(model, Cancelled(f"{model.name} was unloaded on request"))
+        self._refuse(model, CancelledLoadError(f"{model.name} was unloaded on request"))
         if model.state == LOADING and self._moving is not None:
             self._moving.cancel()
             await asyncio.wait({self._moving})
@@ -236,7 +185,7 @@ class Keeper:
             self._timer.cancel()
         for model in self.models.values():
             model.progress.cancelled = True
-            self._refuse(model, Cancelled("the engine is going down"))
+            self._refuse(model, CancelledLoadError("the engine is going down"))
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
@@ -347,8 +296,8 @@ class Keeper:
     async def _unload(self, model: Model) -> None:
         if model.leases:
             return
-        model.state, model.draining, model.tokenizer = NOT_LOADED, False, None
-        await self._thread.call(lambda: _drop(self._thread, model.name))
+        model.state, model.draining = NOT_LOADED, False
+        await self._thread.call(lambda: self._loader.drop(model.name))
         self.unloads += 1
         log.info("unloaded %s", model.name)
 
@@ -356,7 +305,7 @@ class Keeper:
         began = time.monotonic()
         model.state, model.fraction, model.error, model.draining = LOADING, 0.0, None, False
         try:
-            await self._thread.gradually(self._install(model), lambda done: setattr(model, "fraction", done))
+            await self._thread.gradually(self._loader.install(model), lambda done: setattr(model, "fraction", done))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - told to those who wait
             await asyncio.shield(self._thread.call(lambda: None))  # a turn, in which a cancelled load is closed
             await asyncio.shield(self._thread.call(runtime.give_back_memory))
@@ -367,45 +316,12 @@ class Keeper:
         model.load_s, model.loads = model.since - began, model.loads + 1
         log.info("loaded %s in %.2f s", model.name, model.load_s)
 
-    def _install(self, model: Model) -> Generator[float, None, None]:
-        """Load on the MLX thread; nothing here may keep a reference to the weights on the event loop."""
-        folder = model.folder
-        if folder is None:
-            raise ModelError(f"{model.name} has no folder", status=500)
-        draft = yield from self._load_draft(model)
-        loaded = yield from adapter.load_steps(model.name, folder)
-        store = spill.make_store(self._settings.prefix_dir, f"{next(self._numbers)}")
-        self._thread.runners[model.name] = Runner(loaded, self._limits(), store, _fitting(draft, loaded))
-        model.tokenizer = loaded.tokenizer
-
-    def _load_draft(self, model: Model) -> Generator[float, None, adapter.Loaded | None]:
-        name = self._settings.draft
-        if not name or name == model.name:
-            return None
-        if self._draft is None:
-            folder = read_folder(hub.fetch(name, hub.Progress(), offline=self._settings.offline))
-            self._draft = yield from adapter.load_steps(name, folder)
-        return self._draft
-
-    def _limits(self) -> Limits:
-        import mlx.core as mx
-
-        chosen = self._settings
-        return Limits(
-            batch=chosen.batch,
-            prefill_batch=chosen.prefill_batch,
-            prefill_step=chosen.prefill_step or (_CPU_STEP if mx.default_device() == mx.cpu else _GPU_STEP),
-            prefix_bytes=min(chosen.prefix_bytes, self.budget // _PREFIX_SHARE),
-            prefix_disk_bytes=chosen.prefix_disk_bytes,
-            draft_tokens=chosen.draft_tokens,
-        )
-
     def _share_kv_room(self) -> None:
         ready = [m for m in self.models.values() if m.state == READY and m.folder is not None]
         if not ready:
             return
-        weights = sum(int(m.folder.weight_bytes * _TRANSIENT) for m in ready if m.folder is not None)
-        prefixes = len(ready) * self._limits().prefix_bytes
+        weights = sum(int(m.folder.weight_bytes * TRANSIENT) for m in ready if m.folder is not None)
+        prefixes = len(ready) * self._loader.limits().prefix_bytes
         share = max(1, (self.budget - weights - prefixes) // len(ready))
 
         def tell() -> None:
@@ -432,7 +348,7 @@ class Keeper:
         self._pump()
 
     def _fail(self, model: Model, error: SluiceError) -> None:
-        cancelled = isinstance(error, Cancelled)
+        cancelled = isinstance(error, CancelledLoadError)
         model.state = NOT_LOADED if cancelled else FAILED
         model.error = None if cancelled else error
         model.failed_at = time.monotonic()
@@ -447,14 +363,6 @@ class Keeper:
                 future.set_exception(error)
 
 
-def _drop(thread: MlxThread, name: str) -> None:
-    runner = thread.runners.pop(name, None)
-    if runner is not None:
-        runner.close(thread.out)
-    del runner
-    runtime.give_back_memory()
-
-
 def _resident(model: Model) -> Resident:
     return Resident(
         name=model.name,
@@ -466,18 +374,10 @@ def _resident(model: Model) -> Resident:
     )
 
 
-def _fitting(draft: adapter.Loaded | None, loaded: adapter.Loaded) -> adapter.Loaded | None:
-    """Return the draft model if it speaks the same tokens."""
-    if draft is None or len(draft.tokenizer) == len(loaded.tokenizer):
-        return draft
-    log.warning("%s has other tokens than %s and cannot draft for it", draft.name, loaded.name)
-    return None
-
-
 def _too_large(model: Model, budget: int) -> ModelError:
     return ModelError(
-        f"{model.name} needs {model.cost / 1e9:.2f} GB and the budget is {budget / 1e9:.2f} GB, pinned models included: "
-        "raise MLX_MEMORY_GB, unpin another, or choose a smaller model",
+        f"{model.name} needs {model.cost / 1e9:.2f} GB and the budget is {budget / 1e9:.2f} GB: "
+        "raise MLX_MEMORY_GB, unpin other models, or choose a smaller one",
         status=507,
         code="insufficient_memory",
     )

@@ -57,7 +57,8 @@ class Wanted:
 
     def how(self, defaults: dict[str, Any]) -> Sampling:
         """Return the sampling, with the model makers' recommendations where the caller said nothing."""
-        recommended: dict[str, Any] = {key: defaults[key] for key in ("temperature", "top_p", "top_k", "min_p") if key in defaults}
+        names = ("temperature", "top_p", "top_k", "min_p")
+        recommended: dict[str, Any] = {name: defaults[name] for name in names if name in defaults}
         if "repetition_penalty" in defaults:
             recommended["repetition"] = defaults["repetition_penalty"]
         return Sampling(**{**recommended, **self.sampling})

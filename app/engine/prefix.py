@@ -74,7 +74,7 @@ class PrefixIndex:
         return len(self._entries)
 
     def find(self, tokens: Sequence[int]) -> Hit | None:
-        """Return the kept value that shares the most tokens with the start of ``tokens``, always leaving one to read."""
+        """Return the kept value that shares the most tokens with the start of ``tokens``, leaving one to read."""
         wanted = np.asarray(tokens, dtype=np.int64)
         best, shared = self._best(wanted)
         value = None if best is None else self._value(best)

@@ -1,4 +1,4 @@
-"""From a checked request to jobs: render, tokenise, compile the grammar, check the context, before any work is queued."""
+"""From a checked request to jobs: render, tokenise, compile the grammar, check the context; no work is queued yet."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _lark(runner: Runner, mark: str) -> str:
 
 
 def _completion(runner: Runner, wanted: Wanted, settings: EngineSettings) -> Prepared:
-    channel, jobs = Channel(), []
+    channel, jobs = Channel(), list[Job]()
     for prompt in wanted.prompts:
         tokens = runner.loaded.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         job = _job(runner, wanted, settings, tokens, None)

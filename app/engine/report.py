@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from app.engine import runtime
 
 if TYPE_CHECKING:
-    from app.engine.models import Keeper, Model
+    from app.engine.model import Model
+    from app.engine.models import Keeper
     from app.engine.settings import EngineSettings
     from app.engine.thread import MlxThread
 

@@ -31,8 +31,13 @@ class Resident:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What to do for room: unload ``evict`` now; let ``drain`` finish and take nothing new; ``fits`` says whether the
-    evictions are enough; ``never`` that nothing would ever be.
+    """What to do for room.
+
+    Attributes:
+        evict: models to unload now.
+        drain: models that get no new request, so that they become idle.
+        fits: whether the evictions are enough.
+        never: whether nothing would ever be enough.
     """
 
     evict: tuple[str, ...] = ()

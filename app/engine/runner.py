@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.engine import adapter
 from app.engine.detokenize import TokenBytes
-from app.engine.errors import Cancelled, EngineError
+from app.engine.errors import CancelledLoadError, EngineError
 from app.engine.grammar import Vocabulary
 from app.engine.jobs import failure
 from app.engine.prefix import PrefixIndex
@@ -132,7 +132,7 @@ class Runner:
                 del self._live[uid]
 
     def step(self, out: Out) -> None:
-        """Do one step for all sequences and add the news to ``out``; an error fails the running jobs, not the engine."""
+        """Do one step for all sequences and add the news to ``out``; an error fails the running jobs alone."""
         try:
             self._admit(out)
             tokens, begun, read = self._batch.step()
@@ -254,7 +254,7 @@ class Runner:
 
     def close(self, out: Out) -> None:
         """End everything; the runner holds no reference to the model afterwards."""
-        error = Cancelled("the model was unloaded")
+        error = CancelledLoadError("the model was unloaded")
         out += [(job.channel, failure(job.first, error)) for job in self._waiting]
         self._waiting.clear()
         sequences = [*self._live.values(), *(s for group in self._followers.values() for s in group)]

@@ -20,7 +20,7 @@ _OPENBLAS_NAMES = ("libopenblas.so.0", "libopenblas.so", "libopenblasp.so.0")
 _WANTED_FILES = 8192
 
 
-class MissingExtra(ImportError):
+class MissingExtraError(ImportError):
     """mlx-lm is not installed; the message names the extra that brings it."""
 
 
@@ -32,7 +32,7 @@ def prepare(settings: EngineSettings) -> dict[str, Any]:
     it lowers that limit for the whole process.
 
     Raises:
-        MissingExtra: mlx or mlx-lm is not installed.
+        MissingExtraError: mlx or mlx-lm is not installed.
     """
     _environment(settings)
     blas = _openblas(settings.openblas) if sys.platform == "linux" else None
@@ -43,16 +43,22 @@ def prepare(settings: EngineSettings) -> dict[str, Any]:
             import mlx_lm.generate
             import mlx_lm.utils
     except ModuleNotFoundError as error:
-        raise MissingExtra(
+        raise MissingExtraError(
             f"{error.name} is not installed: local models need the extra 'local' (uv sync --extra local)"
         ) from error
     _raise_file_limit()
-    on_cpu = mx.default_device() == mx.cpu
-    if on_cpu:
+    if on_cpu():
         # On a CPU the compiled kernels are slower (630-800 against 1,580 tokens/s on a small model), need g++ at run
         # time and are written to a predictable path under the temporary directory.
         mx.disable_compile()
-    return {"device": "cpu" if on_cpu else "gpu", "blas": blas, "mlx_lm": mlx_lm.__version__}
+    return {"device": "cpu" if on_cpu() else "gpu", "blas": blas, "mlx_lm": mlx_lm.__version__}
+
+
+def on_cpu() -> bool:
+    """Return whether mlx computes on the CPU."""
+    import mlx.core as mx
+
+    return bool(mx.default_device() == mx.cpu)
 
 
 def _environment(settings: EngineSettings) -> None:
@@ -78,7 +84,7 @@ def _openblas(wanted: str) -> str | None:
 def _kept_file_limit() -> Iterator[None]:
     """Ignore changes of limits while the block runs: ``import mlx_lm`` sets 2,048 open files for good."""
     real = resource.setrlimit
-    resource.setrlimit = lambda *_: None  # type: ignore[assignment]
+    resource.setrlimit = lambda *_: None
     try:
         yield
     finally:
@@ -114,9 +120,9 @@ def active_bytes() -> int:
 
 def rss_bytes() -> int:
     """Return the resident size of this process, or 0 where the system does not say."""
-    if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return pages * resource.getpagesize()
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
@@ -125,7 +131,7 @@ def machine_bytes() -> int:
     import mlx.core as mx
 
     recommended = mx.device_info().get("max_recommended_working_set_size")
-    if recommended and mx.default_device() != mx.cpu:
+    if recommended and not on_cpu():
         return int(recommended)
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([ram, *_cgroup_limits()])

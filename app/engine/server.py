@@ -16,16 +16,16 @@ from app.engine import params, report, wire
 from app.engine.answer import Answers, gone, state_line
 from app.engine.embeddings import embeddings
 from app.engine.errors import EngineError, invalid
-from app.engine.http import Reply, read_json
 from app.engine.models import Keeper
+from app.engine.reply import Reply, read_json
 from app.engine.thread import MlxThread
 from app.errors import CallerError, PolicyError, SluiceError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from app.engine.http import Receive, Send
-    from app.engine.models import Model
+    from app.engine.model import Model
+    from app.engine.reply import Receive, Send
     from app.engine.settings import EngineSettings
 
     Handler = Callable[[dict[str, Any], Reply], Awaitable[None]]

@@ -6,7 +6,6 @@ and gets plain values back, with one wake-up a step however many requests there 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import queue
 import threading
@@ -14,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Generator
 
     from app.engine.runner import Out, Runner

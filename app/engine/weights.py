@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _HEADER_LIMIT = 256 << 20
 _SANE_CONTEXT = 10_000_000  # tokenizers without a limit say 1e30
