@@ -147,8 +147,8 @@ class Keeper:
             self._fetch(model)
         if model.work is not None:
             await asyncio.wait({model.work})
-        if model.error is not None:
-            raise model.error
+        if model.folder is None:
+            raise model.error or CancelledLoadError(f"the download of {model.name} was cancelled")
 
     async def unload(self, model: Model) -> None:
         """Stop a download or a load under way, or unload the model once its requests are done; unpin it."""
@@ -159,6 +159,7 @@ class Keeper:
             self._moving.cancel()
             await asyncio.wait({self._moving})
         if model.work is not None:
+            model.work.cancel()  # its thread ends at the next piece that arrives
             await asyncio.wait({model.work})
         model.draining = model.state == READY
         while model.state == READY and model.draining:

@@ -90,8 +90,8 @@ def running(*arguments: str, **env: str) -> Iterator[Engine]:
             assert process.stdout is not None
             assert process.stdout.readline() == f"listening on {uds}\n".encode(), log.read_text()
             engine = Engine(process, uds, log)
-            yield engine
-            engine.http.close()
+            with engine.http:
+                yield engine
         finally:
             process.terminate()
             process.communicate(timeout=20)
