@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -19,10 +20,13 @@ from app.engine import runtime
 from app.engine.settings import EngineSettings, SettingsError, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    import uvicorn
 
 log = logging.getLogger("sluice.engine")
 WRONG_SETTINGS, NO_EXTRA, ADDRESS_TAKEN = 2, 3, 4
+_GRACE_S = 5  # for requests at work when the engine is told to end
 _BACKLOG = 2048  # a short one drops connections of a burst, each of which then waits a second to try again
 
 
@@ -98,42 +102,47 @@ def _serve(settings: EngineSettings, listener: socket.socket) -> None:
 
     from app.engine.server import App
 
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            """Leave signals to ``_run``: uvicorn would raise them again at the end and so skip the clearing up."""
+            yield
+
     config = uvicorn.Config(
         App(settings),
         access_log=False,
         log_config=None,
         backlog=_BACKLOG,
         lifespan="on",
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=_GRACE_S,
         server_header=False,
     )
-    server = uvicorn.Server(config)
     try:
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_run(server, listener, settings))
+            runner.run(_run(Server(config), listener, settings))
     finally:
         if settings.uds is not None:
             Path(settings.uds).unlink(missing_ok=True)
 
 
-async def _run(server: object, listener: socket.socket, settings: EngineSettings) -> None:
-    import uvicorn
+async def _run(server: uvicorn.Server, listener: socket.socket, settings: EngineSettings) -> None:
+    """Serve until SIGTERM, SIGINT or, where wanted, the end of standard input; a second signal waits for nobody."""
+    loop = asyncio.get_running_loop()
 
-    assert isinstance(server, uvicorn.Server)  # noqa: S101 - told to the type checker
-    if settings.exit_on_eof:
-        _end_with_input(server)
-    await server.serve(sockets=[listener])
-
-
-def _end_with_input(server: object) -> None:
-    """Ask the server to end when standard input closes, which it does when the supervisor dies, however it dies."""
+    def end() -> None:
+        server.force_exit = server.should_exit
+        server.should_exit = True
 
     def readable() -> None:
         if not os.read(0, 4096):
-            asyncio.get_running_loop().remove_reader(0)
-            server.should_exit = True  # type: ignore[attr-defined]
+            loop.remove_reader(0)
+            end()
 
-    asyncio.get_running_loop().add_reader(0, readable)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    if settings.exit_on_eof:
+        loop.add_reader(0, readable)
+    await server.serve(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -56,7 +56,9 @@ class Vocabulary:
         self.eos = sorted(eos)
         self.ll: LLTokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=size, eos_token=self.eos)
         self.in_string = self._order({b'"': 0, b'"}': 1, b'"]': 2})
-        self.outside = self._order({b"}": 0, b"]": 1, b"}}": 2, b"]}": 2, b",": 3, b"0": 5, b"null": 5, b'""': 6, b'"': 7})
+        self.outside = self._order(
+            {b"}": 0, b"]": 1, b"}}": 2, b"]}": 2, b",": 3, b"0": 5, b"null": 5, b'""': 6, b'"': 7}
+        )
 
     def _order(self, first: dict[bytes, int]) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Return all tokens, those of ``first`` in front, the others by length, bytes of long characters last."""

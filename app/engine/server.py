@@ -66,6 +66,7 @@ class App:
         """End downloads, loads and the MLX thread."""
         self._watch.cancel()
         await self._keeper.close()
+        self._thread.post(self._thread.clear)
         self._thread.stop()
         await asyncio.to_thread(self._thread.join, _JOIN_S)
 

@@ -191,7 +191,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> EngineSettings:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m app.engine", description=__doc__)
     for option in _OPTIONS:
-        flag = "--" + option.field.replace("_bytes", "-gb").replace("_", "-")
+        flag = _flag(option)
         env = f" [{option.env[0]}]" if option.env else ""
         if option.read is _boolean:
             parser.add_argument(flag, dest=option.field, nargs="?", const="true", help=option.help + env)
@@ -200,10 +200,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _flag(option: _Option) -> str:
+    return "--" + option.field.replace("_bytes", "-gb").replace("_", "-")
+
+
 def _text(option: _Option, given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, str] | None:
     """Return (where it was said, what) or None; of two switches in the environment one true is enough."""
     if given[option.field] is not None:
-        return "--" + option.field, given[option.field]
+        return _flag(option), given[option.field]
     said = [(name, environ[name]) for name in option.env if environ.get(name, "").strip()]
     if not said:
         return None

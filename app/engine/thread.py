@@ -140,6 +140,12 @@ class MlxThread:
         except Exception:
             log.exception("work on the MLX thread failed")
 
+    def clear(self) -> None:
+        """Close all runners; call it on the thread."""
+        for runner in self.runners.values():
+            runner.close(self.out)
+        self.runners.clear()
+
     def _turn(self) -> None:
         self._tasks = [task for task in self._tasks if task()]
         for runner in list(self.runners.values()):

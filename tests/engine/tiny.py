@@ -119,7 +119,8 @@ def _tokenizer(folder: Path, recipe: Recipe) -> tuple[int, list[int]]:
     if recipe.template is not None:
         config["chat_template"] = recipe.template
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return tokenizer.get_vocab_size(), [tokenizer.token_to_id(text) for text in recipe.eos]
+    known = tokenizer.get_vocab()
+    return tokenizer.get_vocab_size(), [known[text] for text in recipe.eos]
 
 
 def _weights(folder: Path, recipe: Recipe, vocabulary: int, eos: list[int]) -> None:
