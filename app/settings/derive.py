@@ -68,7 +68,6 @@ def _mlx(settings: Settings, options: BackendOptions) -> BackendConfig:
     """Describe the local models: an engine on this host, or engines elsewhere."""
     engines = tuple(url.rstrip("/") for url in settings.mlx_engines)
     local = all(_is_local(url) for url in engines)
-    problem = _switched_off(settings, "mlx", options, local=local)
     return BackendConfig(
         name="mlx",
         base_url=_ENGINE_URL,
