@@ -73,6 +73,9 @@ class BackendConfig:
         prefill: whether its models continue an assistant message; None where nobody said.
         context_window: tokens, or None where it depends on the model.
         slots: calls at once per target; line: calls that may wait for a slot.
+        engines: for local models: base URLs of engines elsewhere; empty means one on this host.
+        models: for local models: those that may be loaded; None allows all.
+        environment: for local models: what the engine's process is told.
     """
 
     name: str
@@ -86,6 +89,9 @@ class BackendConfig:
     context_window: int | None = None
     slots: int = 256
     line: int = 1024
+    engines: tuple[str, ...] = ()
+    models: frozenset[str] | None = None
+    environment: tuple[tuple[str, str], ...] = field(repr=False, default=())
 
 
 @dataclass(frozen=True, slots=True)

@@ -299,6 +299,7 @@ class Opened:
     stream: EventStream
     script: Transcript = field(default_factory=Transcript)
     held: list[Event] = field(default_factory=list)
+    unreadable: int = 0
 
     def taken(self) -> list[Event]:
         """Return the events that were held back until the commit."""
@@ -307,15 +308,20 @@ class Opened:
 
     def read(self, events: list[Event]) -> list[Event]:
         """Add events to the transcript; those whose parts are not what they should be are skipped as malformed."""
-        good = []
-        for event in events:
-            try:
-                self.script.take(event.chunk)
-            except (AttributeError, TypeError, ValueError):
-                self.stream.malformed += 1
-            else:
-                good.append(event)
-        return good
+        return [event for event in events if self._readable(event)]
+
+    def _readable(self, event: Event) -> bool:
+        try:
+            self.script.take(event.chunk)
+        except (AttributeError, TypeError, ValueError):
+            self.unreadable += 1
+            return False
+        return True
+
+    @property
+    def malformed(self) -> int:
+        """How many events were skipped because they could not be read."""
+        return self.stream.malformed + self.unreadable
 
     async def pull(self, idle_s: float, deadline: float) -> list[Event]:
         """Return the next events; none once the answer is whole.

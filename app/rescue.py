@@ -109,7 +109,7 @@ class StreamAnswer:
             raise error
         again = error.reason in _RESTARTS
         events = None
-        if not broken.stream.malformed:  # where an event was lost, only the whole answer told anew is sure to be exact
+        if not broken.malformed:  # where an event was lost, only the whole answer told anew is sure to be exact
             events = await self._continued(again=again)
         events = events or await self._restarted(again=again)
         if events is None:

@@ -107,6 +107,7 @@ def start(tmp_path: Path) -> Start:
     """Start gateways: ``async with start("MODEL_LARGE=...") as sluice``."""
 
     def begin(text: str = "", *, up: Upstream | None = None) -> contextlib.AbstractAsyncContextManager[Running]:
+        text = text if "MLX_" in text else f"MLX_ENABLED=false\n{text}"
         named = f"BACKENDS__UP__BASE_URL={up.url}\n" if up is not None else ""
         return running(tmp_path / ".env", named + text)
 

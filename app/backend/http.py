@@ -17,6 +17,7 @@ from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import SimpleNamespace
 
     from multidict import CIMultiDict
@@ -98,9 +99,12 @@ class Exchange:
 class HttpClient:
     """Posts bodies. One for each event loop; must be made inside of it and closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, socket: Path | None = None) -> None:
+        """Make the client; with ``socket``, everything goes through that Unix socket, whatever the URLs say."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+            connector=aiohttp.UnixConnector(str(socket), limit=0)
+            if socket is not None
+            else aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
             timeout=aiohttp.ClientTimeout(total=None),
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=_READ_BUFFER_BYTES,

@@ -17,6 +17,8 @@ from app.backend.sse import SSEDecoder
 from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from app.call import Ask, BackendConfig, Target, Trace
 
 PATHS = {"chat": "/chat/completions", "embeddings": "/embeddings"}
@@ -56,6 +58,32 @@ class OpenAIBackend:
             raise BackendError(
                 Reason.SLOW_ANSWER, f"{target} gave no whole answer within {limit_s:g} s.", status=504
             ) from error
+
+    async def admin(self, path: str, body: bytes, trace: Trace) -> tuple[int, Mapping[str, str], bytes]:
+        """Post to another endpoint of the same server, beside its base URL; return status, headers and body.
+
+        Raises:
+            BackendError: no connection, or it broke.
+        """
+        url = endpoint_url(self.config.base_url.removesuffix("/v1"), path)
+        exchange = await self._client.post(url, self._headers, body, self.config.limits.connect_s, trace)
+        try:
+            return exchange.status, exchange.headers, await exchange.read(self._max_answer_bytes)
+        finally:
+            exchange.close()
+
+    async def fetch(self, path: str, timeout_s: float) -> dict[str, Any]:
+        """Get a JSON document from beside the base URL.
+
+        Raises:
+            BackendError: it cannot be had.
+        """
+        url = endpoint_url(self.config.base_url.removesuffix("/v1"), path)
+        exchange = await self._client.get(url, self._headers, timeout_s)
+        try:
+            return self._decode(await exchange.read(self._max_answer_bytes))
+        finally:
+            exchange.close()
 
     async def _whole(self, endpoint: str, body: dict[str, Any], trace: Trace) -> Whole:
         exchange = await self._post(endpoint, body, self._headers, trace)
