@@ -127,8 +127,11 @@ def _hints(body: dict[str, Any], headers: Mapping[bytes, bytes]) -> Hints:
         raise bad("metadata", "must be an object")
     metadata = metadata or {}
     complexity = headers.get(b"x-sluice-complexity", b"").decode("latin-1") or metadata.get("sluice_complexity")
+    task = metadata.get("sluice_task")
+    if task is not None and not isinstance(task, str):
+        raise bad("metadata.sluice_task", "must be a string")
     return Hints(
-        task=_header(headers, b"x-sluice-task") or metadata.get("sluice_task"),
+        task=_header(headers, b"x-sluice-task") or task,
         complexity=_complexity(complexity),
         session=_header(headers, b"x-sluice-session"),
         no_cache=_header(headers, b"x-sluice-no-cache") not in (None, "false", "0"),
