@@ -8,7 +8,9 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 
 from app.api import auth
+from app.api.health import local_models
 from app.api.ops import Here, gateway_of
+from app.backend.mlx import MlxBackend
 from app.call import Target
 from app.errors import CallerError
 from app.guard.breaker import merge
@@ -32,6 +34,12 @@ class Force(BaseModel):
     state: Annotated[Literal["open", "closed", "auto"], "open refuses all calls, closed admits all, auto decides"]
 
 
+class Model(BaseModel):
+    """Which local model is meant: a hub id or an absolute path, with or without ``mlx/``."""
+
+    model: str
+
+
 @admin.get("/config")
 async def config(gateway: Here) -> dict[str, Any]:
     """Return the settings in force, secrets masked, and which of them editing ``.env`` cannot change."""
@@ -50,6 +58,25 @@ async def reload(gateway: Here) -> dict[str, Any]:
     if not gateway.reload():
         raise CallerError(f"The configuration was not loaded: {gateway.live.error}", code="invalid_configuration")
     return {"ok": True, "error": None}
+
+
+@admin.get("/models")
+async def models(gateway: Here) -> dict[str, Any]:
+    """Return the state of the local models."""
+    return {"models": await local_models(gateway)}
+
+
+@admin.post("/models/{action}")
+async def order(action: Literal["load", "unload", "pull"], wanted: Model, gateway: Here) -> dict[str, Any]:
+    """Load, unload or download a local model; answers when it is done."""
+    config = gateway.live.current.backend_configs["mlx"]
+    if config.problem is not None:
+        raise CallerError(f"Local models are not usable: {config.problem}.", status=503, code="no_usable_backend")
+    backend = gateway.backends.of(config)
+    if not isinstance(backend, MlxBackend):
+        raise TypeError("mlx is not the local engine")
+    model = wanted.model.removeprefix("mlx/")
+    return {"model": f"mlx/{model}", **await backend.order(action, model)}
 
 
 @admin.get("/breakers")
