@@ -7,12 +7,12 @@ the figures hold. Scoring needs numpy only.
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.call import Verdict
 from app.route import features as f
@@ -41,7 +41,7 @@ class Model(NamedTuple):
     skeleton: f.Floats
     shape: f.Floats
     bias: f.Floats
-    edges: NDArray[np.float64]
+    edges: tuple[float, ...]
 
 
 class Scores(NamedTuple):
@@ -65,7 +65,7 @@ def load() -> Model:
             raise ValueError(f"{WEIGHTS} does not fit this version: train it again with scripts/train-classifier")
         lexicon = f.build_lexicon(dict(zip(file["key"].tolist(), file["group"].tolist(), strict=True)))
         parts = [file[name].astype(np.float32) * file[f"{name}_step"] for name in ("rows", "skeleton", "shape")]
-        return Model(lexicon, *parts, bias=file["bias"], edges=file["edges"])
+        return Model(lexicon, *parts, bias=file["bias"], edges=tuple(file["edges"].tolist()))
 
 
 def classify(messages: list[dict[str, Any]], tools: bool = False) -> Verdict:
@@ -89,7 +89,7 @@ def classify(messages: list[dict[str, Any]], tools: bool = False) -> Verdict:
     kind = "code" if code > 0 else KINDS[1 + max(range(len(scores.others)), key=scores.others.__getitem__)]
     estimate = tokens(messages)
     hard = scores.hard + _length_bonus(len(turns.last))
-    complexity = 1 + int(np.searchsorted(model.edges, hard))
+    complexity = 1 + bisect(model.edges, hard)
     reasons = _reasons(kind, complexity, words, found, estimate, turns, tools)
     return Verdict(kind, complexity, estimate, reasons)
 

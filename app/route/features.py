@@ -78,14 +78,13 @@ class Lexicon(NamedTuple):
 
 
 class Words(NamedTuple):
-    """Where the words of ``text`` begin and end, and the hashes of stems, words, pairs and triples with their first word."""
+    """Where the words of ``text`` begin and end, and the hashes of stems, words, pairs and triples."""
 
     text: str
     codes: Ints
     start: Ints
     end: Ints
     keys: Hashes
-    word_of: Ints
 
 
 class Features(NamedTuple):
@@ -199,8 +198,7 @@ def words(text: str) -> Words:
     total = np.empty(size + 1, _U64)
     total[0] = 0
     np.cumsum(table.fold.take(codes, mode="clip") * table.power[:size], out=total[1:])
-    keys, word_of = _grams(total, table.inverse, start, end)
-    return Words(text, codes, start, end, keys, word_of)
+    return Words(text, codes, start, end, _grams(total, table.inverse, start, end))
 
 
 def _bounds(kind: NDArray[np.uint8]) -> tuple[Ints, Ints]:
@@ -213,25 +211,26 @@ def _bounds(kind: NDArray[np.uint8]) -> tuple[Ints, Ints]:
     return start + 1, end + 1
 
 
-def _grams(total: Hashes, inverse: Hashes, start: Ints, end: Ints) -> tuple[Hashes, Ints]:
-    """Return the hashes of stems, words, pairs and triples, and the first word of each."""
+def _grams(total: Hashes, inverse: Hashes, start: Ints, end: Ints) -> Hashes:
+    """Return the hashes of stems, words, pairs and triples, as many of each as there are words."""
     back = inverse.take(start)
     before = total.take(start)
-    one = (total.take(end) - before) * back
-    long = (end - start > STEM).nonzero()[0]
-    stem = (total.take(start.take(long) + STEM) - before.take(long)) * back.take(long)
+    size = len(start)
+    keys = np.empty(4 * size, _U64)  # stems, words, pairs, triples; a pair or triple past the end is left zero
+    stem, one, two, three = keys[:size], keys[size : 2 * size], keys[2 * size : 3 * size], keys[3 * size :]
+    np.subtract(total.take(np.minimum(start + STEM, end)), before, out=stem)
+    stem *= back
+    np.subtract(total.take(end), before, out=one)
+    one *= back
     stem += _PAIR
-    two = one[:-1] * _PAIR
-    two += one[1:]
-    three = two[:-1] * _PAIR
-    three += one[2:]
-    keys = np.concatenate((stem, one, two, three))
+    two[-1:] = 0
+    three[-2:] = 0
+    np.multiply(one[:-1], _PAIR, out=two[:-1])
+    two[:-1] += one[1:]
+    np.multiply(two[:-2], _PAIR, out=three[:-2])
+    three[:-2] += one[2:]
     keys *= _MIX
-    at = _COUNT[: len(one)]
-    return keys, np.concatenate((long, at, at[:-1], at[:-2]))
-
-
-_COUNT = np.arange(_SIZE)
+    return keys
 
 
 def build_lexicon(entries: dict[int, int]) -> Lexicon:
@@ -258,7 +257,7 @@ def entry_key(entry: str) -> int:
     count = len(found.start)
     if not 1 <= count <= 3:  # noqa: PLR2004 (pairs and triples are hashed, nothing longer)
         raise ValueError(f"{entry!r} is {count} words long; one to three are possible")
-    return int(found.keys[-1])
+    return int(found.keys[count * count])
 
 
 def extract(text: str, lexicon: Lexicon) -> tuple[Words, Features]:
@@ -280,8 +279,9 @@ def _lookup(found: Words, lexicon: Lexicon) -> tuple[Ints, Ints]:
     maybe = entry.nonzero()[0]
     entry = entry.take(maybe)
     hit = (lexicon.key.take(entry) == found.keys.take(maybe)).nonzero()[0]
-    classes = np.zeros(len(found.start), np.intp)
-    classes[found.word_of.take(maybe.take(hit))] = lexicon.group.take(entry.take(hit))  # stems to triples: the last wins
+    size = len(found.start)
+    classes = np.zeros(size, np.intp)
+    classes[maybe.take(hit) % (size or 1)] = lexicon.group.take(entry.take(hit))  # stems to triples: the last one wins
     at = classes.nonzero()[0]
     if len(at) > MAX_HITS:
         at = np.concatenate((at[: MAX_HITS // 2], at[-MAX_HITS // 2 :]))
