@@ -97,14 +97,13 @@ def _many(row: dict[str, Any]) -> Outcome:
     return Outcome(row["prompt"], fails, 0.5, row["source"], row["source"])
 
 
-STEPS_HARDEST = 9
-"""GSM8K solutions of this many steps or more are taken as failed by a weak model every second time."""
-
-
 def steps(directory: Path) -> list[Outcome]:
-    """Return the GSM8K prompts; the number of steps stands for the chance that a weak model fails (no outcome is known)."""
+    """Return the GSM8K prompts; their number of steps stands for the chance that a weak model fails (no outcome is known).
+
+    Two steps count 0.03, ten or more 0.93, in a line between.
+    """
     return [
-        Outcome(row["prompt"], 0.5 * min(row["steps"], STEPS_HARDEST) / STEPS_HARDEST, 0.3, row["source"], "gsm8k")
+        Outcome(row["prompt"], 0.03 + 0.9 * min(max(row["steps"] - 2, 0) / 8, 1.0), 1.0, row["source"], "gsm8k")
         for row in _lines(directory / "gsm8k_train_steps.jsonl")
         if permitted(row["license"])
     ]
