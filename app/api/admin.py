@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel
 
 from app.api import auth
+from app.api.check import bad
 from app.api.ops import Here, gateway_of
+from app.api.parse import decode, read_body
 from app.call import Target
 from app.errors import CallerError
 from app.guard.breaker import merge
@@ -26,10 +27,8 @@ def _admin(request: Request) -> None:
 admin = APIRouter(prefix="/admin", dependencies=[Depends(_admin)])
 
 
-class Force(BaseModel):
-    """What an operator orders of a lane."""
-
-    state: Annotated[Literal["open", "closed", "auto"], "open refuses all calls, closed admits all, auto decides"]
+_ORDERS = ("open", "closed", "auto")
+"""What an operator may order of a lane: open refuses all calls, closed admits all, auto decides by itself."""
 
 
 @admin.get("/config")
@@ -70,9 +69,13 @@ def _lanes(gateway: Gateway) -> dict[str, Any]:
 
 
 @admin.post("/breakers/{target:path}")
-async def force(target: str, order: Force, gateway: Here) -> dict[str, Any]:
+async def force(target: str, request: Request, gateway: Here) -> dict[str, Any]:
     """Force a lane open or closed on every worker and host, or let it decide by itself again."""
-    configs = gateway.live.current.backend_configs
+    settings = gateway.live.current
+    state = decode(await read_body(request.receive, settings.max_body_mb)).get("state")
+    if state not in _ORDERS:
+        raise bad("state", f"must be one of {', '.join(_ORDERS)}")
+    configs = settings.backend_configs
     try:
         wanted = Target.parse(target)
     except ValueError as error:
@@ -83,5 +86,5 @@ async def force(target: str, order: Force, gateway: Here) -> dict[str, Any]:
             f"There is no backend {wanted.backend!r}.", status=404, code="unknown_backend", param="target"
         )
     gateway.lanes.of(backend, wanted)
-    gateway.sharing.force(lane_name(backend, wanted), None if order.state == "auto" else order.state)
+    gateway.sharing.force(lane_name(backend, wanted), None if state == "auto" else state)
     return {"lanes": {target: _lanes(gateway)[str(wanted)]}}

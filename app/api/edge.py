@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from typing import TYPE_CHECKING, Any
+
+from app.api import respond
+from app.api.parse import ClientGoneError
+from app.errors import SluiceError
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -13,6 +18,7 @@ if TYPE_CHECKING:
 
     from app.gateway import Gateway
 
+log = logging.getLogger("sluice")
 _REQUEST_ID = re.compile(rb"[\w.:-]{1,128}")
 
 
@@ -24,7 +30,7 @@ class Edge:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Give every response an ``x-request-id``; while draining, have the connection closed after it."""
+        """Give every response an ``x-request-id``, that of a bug too; while draining, have connections closed."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -34,16 +40,27 @@ class Edge:
         if len(path) > 1 and path.endswith("/"):
             scope["path"] = path.rstrip("/") or "/"
         gateway = self._gateway
+        started = False
 
         async def named(message: MutableMapping[str, Any]) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 headers = message.setdefault("headers", [])
                 headers.append((b"x-request-id", request_id))
                 if gateway.draining:
                     headers.append((b"connection", b"close"))
             await send(message)
 
-        await self._app(scope, receive, named)
+        try:
+            await self._app(scope, receive, named)
+        except ClientGoneError:
+            return
+        except Exception:
+            log.exception("bug in %s %s", scope["method"], path)
+            if started:
+                raise
+            await respond.send_error(named, SluiceError(respond.INTERNAL, code="internal_error"), [])
 
 
 def _request_id(scope: Scope) -> bytes:

@@ -108,7 +108,7 @@ def _told(body: Any) -> dict[str, Any]:
         return error
     if error:
         return _told(error)
-    return {"message": body.get("message"), "type": body.get("type"), "code": body.get("code")}
+    return {"message": body.get("message") or body.get("msg"), "type": body.get("type"), "code": body.get("code")}
 
 
 def _plain_text(backend: str, status: int, raw: bytes) -> dict[str, Any]:
