@@ -1,4 +1,4 @@
-"""Whether what a gateway sends is what OpenAI's own description of its API says: every body, every event, every error."""
+"""Whether all that a gateway sends is what OpenAI's own description of its API says: bodies, events, errors."""
 
 from __future__ import annotations
 

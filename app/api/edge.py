@@ -39,28 +39,35 @@ class Edge:
         path: str = scope["path"]
         if len(path) > 1 and path.endswith("/"):
             scope["path"] = path.rstrip("/") or "/"
-        gateway = self._gateway
-        started = False
-
-        async def named(message: MutableMapping[str, Any]) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                headers = message.setdefault("headers", [])
-                headers.append((b"x-request-id", request_id))
-                if gateway.draining:
-                    headers.append((b"connection", b"close"))
-            await send(message)
-
+        named = _Named(send, request_id, self._gateway)
         try:
             await self._app(scope, receive, named)
         except ClientGoneError:
             return
         except Exception:
             log.exception("bug in %s %s", scope["method"], path)
-            if started:
+            if named.started:
                 raise
             await respond.send_error(named, SluiceError(respond.INTERNAL, code="internal_error"), [])
+
+
+class _Named:
+    """Sends, with what every response has added to its head."""
+
+    def __init__(self, send: Send, request_id: bytes, gateway: Gateway) -> None:
+        self._send = send
+        self._request_id = request_id
+        self._gateway = gateway
+        self.started = False
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = message.setdefault("headers", [])
+            headers.append((b"x-request-id", self._request_id))
+            if self._gateway.draining:
+                headers.append((b"connection", b"close"))
+        await self._send(message)
 
 
 def _request_id(scope: Scope) -> bytes:
