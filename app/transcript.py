@@ -47,8 +47,9 @@ class Transcript:
 
     def take(self, chunk: dict[str, Any]) -> None:
         """Add one chunk."""
-        usage = chunk.get("usage") or (chunk.get("x_groq") or {}).get("usage")
-        if usage:
+        groq = chunk.get("x_groq")
+        usage = chunk.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None)
+        if isinstance(usage, dict):
             self._raw_usage = usage
         for choice in chunk.get("choices") or ():
             self._take_choice(choice)
@@ -95,8 +96,8 @@ def read_usage(told: Any) -> Usage | None:
     if not isinstance(told, dict) or not told:
         return None
     prompt = _count(told.get("prompt_tokens"))
-    details = told.get("prompt_tokens_details") or {}
-    spent = told.get("completion_tokens_details") or {}
+    details = _object(told.get("prompt_tokens_details"))
+    spent = _object(told.get("completion_tokens_details"))
     cost = told.get("cost")
     return Usage(
         prompt=prompt,
@@ -105,6 +106,10 @@ def read_usage(told: Any) -> Usage | None:
         reasoning=_count(spent.get("reasoning_tokens")),
         cost_usd=float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) else None,
     )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _count(value: object) -> int:

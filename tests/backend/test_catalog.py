@@ -82,7 +82,11 @@ def test_plain_calls_get_no_stream_options() -> None:
     assert "stream_options" not in _adapted("compatible")
 
 
-_JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=4,
+)
 
 
 @given(st.sampled_from(sorted(DIALECTS)), st.dictionaries(st.text(min_size=1), _JSON))

@@ -9,7 +9,19 @@ from app.errors import BackendError, Reason
 
 _ENDS = [b"\n", b"\r\n", b"\r"]
 _LINES = st.sampled_from(
-    [b"data: one", b"data:two", b"data:  three", b"data", b"data:", b": comment", b"event: x", b"id: 1", b"", b"", b"datax: n"]
+    [
+        b"data: one",
+        b"data:two",
+        b"data:  three",
+        b"data",
+        b"data:",
+        b": comment",
+        b"event: x",
+        b"id: 1",
+        b"",
+        b"",
+        b"datax: n",
+    ]
 )
 
 
@@ -33,7 +45,9 @@ def _decode(pieces: list[bytes]) -> list[bytes]:
 
 
 @given(st.lists(st.tuples(_LINES, st.sampled_from(_ENDS)), max_size=12), st.data())
-def test_cut_anywhere_the_events_are_those_of_the_standard(lines: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
+def test_cut_anywhere_the_events_are_those_of_the_standard(
+    lines: list[tuple[bytes, bytes]], data: st.DataObject
+) -> None:
     stream = b"".join(line + end for line, end in lines)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
