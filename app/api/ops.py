@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from app import __version__
 from app.api import auth, models
 from app.api.health import local_models, readiness
-from app.api.parse import decode, make_ask
+from app.api.parse import decode, make_ask, read_body
 from app.api.preview import preview
 from app.gateway import Gateway
 from app.telemetry.metrics import CONTENT_TYPE
@@ -94,7 +94,7 @@ async def get_model(name: str, gateway: Here, tenant: Tenant) -> dict[str, Any]:
 async def route(request: Request, gateway: Here, tenant: Tenant) -> dict[str, Any]:
     """Preview: the body of a chat call in, the verdict and the plan out; nothing is sent."""
     settings = gateway.live.current
-    body = decode(await request.body())
+    body = decode(await read_body(request.receive, settings.max_body_mb))
     headers = dict(request.scope["headers"])
     ask = make_ask("chat", body, headers, tenant, settings, request.scope["state"]["request_id"])
     return preview(ask, settings)

@@ -115,6 +115,8 @@ def error_headers(error: SluiceError) -> HeaderList:
         headers.append((b"x-should-retry", b"false"))
     if error.status == 401:  # noqa: PLR2004 - RFC 9110 section 11.6.1 asks for it
         headers.append((b"www-authenticate", b"Bearer"))
+    if error.status == 413:  # noqa: PLR2004 - what is left of the body is not to be read
+        headers.append((b"connection", b"close"))
     return headers
 
 

@@ -158,7 +158,26 @@ def _word() -> NDArray[np.uint8]:
     return word
 
 
-_SIGNS = (" \t", "\n\r", "_", ".", ",、。，", ";", "(", ")", "{}", "[]", "=", "<>", "'\"", "`", "+-*/", "?!？！", ":：", "$\\^")
+_SIGNS = (
+    " \t",
+    "\n\r",
+    "_",
+    ".",
+    ",、。，",
+    ";",
+    "(",
+    ")",
+    "{}",
+    "[]",
+    "=",
+    "<>",
+    "'\"",
+    "`",
+    "+-*/",
+    "?!？！",
+    ":：",
+    "$\\^",
+)
 """Signs that look alike, by category; after them come small, capital, digit, other, letters beyond ASCII, ideographs."""
 
 
