@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +14,8 @@ import httpx
 from app.settings import hardware
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from app.call import BackendConfig
     from app.settings import Settings
 
@@ -42,6 +43,10 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything."""
     return [*_machine(settings), *_roles(settings), *asyncio.run(_backends(settings))]
+
+
+def _in_use(settings: Settings) -> set[str]:
+    return {choice.target.backend for chain in settings.chains.values() for choice in chain}
 
 
 def _machine(settings: Settings) -> Iterator[Finding]:
@@ -78,7 +83,9 @@ def _roles(settings: Settings) -> Iterator[Finding]:
 async def _backends(settings: Settings) -> list[Finding]:
     configs = [config for config in settings.backend_configs.values() if config.name != "mlx" or config.engines]
     async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
-        return list(await asyncio.gather(*(_backend(client, config) for config in configs)))
+        found = list(await asyncio.gather(*(_backend(client, config) for config in configs)))
+    used = _in_use(settings)
+    return [each if each.about in used or each.level != "problem" else replace(each, level="note") for each in found]
 
 
 async def _backend(client: httpx.AsyncClient, config: BackendConfig) -> Finding:

@@ -31,7 +31,7 @@ class Gateway:
 
     def client(self) -> httpx.AsyncClient:
         """Return a client; loading a model takes as long as it takes."""
-        return httpx.AsyncClient(base_url=self._url, headers=self._headers, timeout=None)
+        return httpx.AsyncClient(base_url=self._url, headers=self._headers, timeout=None)  # noqa: S113 - see above
 
     async def states(self, client: httpx.AsyncClient) -> dict[str, Any]:
         """Return the state of every local model.

@@ -35,7 +35,7 @@ def _mistakes(env: Path, text: str) -> list[str]:
 def test_nothing_is_needed(env: Path) -> None:
     settings = load(env)
     assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 1)
-    assert {name for name, config in settings.backend_configs.items() if config.problem is None} == {"ollama"}
+    assert {name for name, config in settings.backend_configs.items() if config.problem is None} <= {"ollama", "mlx"}
 
 
 def test_the_environment_wins_over_the_file(env: Path, monkeypatch: pytest.MonkeyPatch) -> None:
