@@ -118,7 +118,7 @@ ROWS = (
     Row(
         "F8d",
         "ends after 3 chunks with no finish_reason",
-        "cuteof:3",
+        "cuteof:3-conclose",
         plain=(Expected("502", 2), SPARED),
         stream=(Expected("event", 2), SPARED),
     ),
@@ -160,7 +160,7 @@ ROWS = (
         plain=(Expected("502", 2), SPARED),
         stream=(Expected("event", 2), SPARED),
     ),
-    Row("F11", "finish_reason, no [DONE], closes", "nodone", **_both(WHOLE, WHOLE)),
+    Row("F11", "finish_reason, no [DONE], closes", "nodone-conclose", **_both(WHOLE, WHOLE)),
     Row("F11b", "finish_reason, no [DONE], stays open", "nodoneopen", **_both(WHOLE, WHOLE)),
     Row(
         "F12",
@@ -198,14 +198,14 @@ ROWS = (
     Row(
         "F17i",
         "OpenRouter: an error after 3 chunks",
-        "ormid:3",
+        "ormid:3-conclose",
         plain=(Expected("502", 3), Expected("whole", 2, 1)),
         stream=(Expected("event", 2), SPARED),
     ),
     Row(
         "F17j",
         "Ollama: an empty chunk and the end after 3 chunks",
-        "ollsilent:3",
+        "ollsilent:3-conclose",
         plain=(WHOLE, WHOLE),
         stream=(Expected("event", 2), SPARED),
     ),

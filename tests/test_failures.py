@@ -50,8 +50,9 @@ async def test_every_row_of_the_table(up: Upstream, start: Start) -> None:
                 played = await play(sluice.client, up, row, stream=stream, spare=spare)
             return verdict(row, played, stream=stream, spare=spare)
 
-        wrong = await asyncio.gather(*(check(row, stream=stream, spare=spare) for row, stream, spare in CASES))
-        assert not sum(wrong, []), "\n".join(sum(wrong, []))
+        found = await asyncio.gather(*(check(row, stream=stream, spare=spare) for row, stream, spare in CASES))
+        wrong = [each for some in found for each in some]
+        assert not wrong, "\n".join(wrong)
         assert (await call(sluice.client, "up/well", stream=True)).outcome == "whole"
         assert_settled(sluice)
         await up.wait_for(lambda _: up.active == 0)
@@ -64,4 +65,7 @@ def assert_settled(sluice: Running) -> None:
 @pytest.mark.parametrize(("stream", "spare"), [(False, False), (True, False), (False, True), (True, True)])
 async def test_no_row_is_missing(*, stream: bool, spare: bool) -> None:
     names = {int("".join(filter(str.isdigit, row.name))) for row, *case in CASES if case == [stream, spare]}
-    assert names == set(range(1, 21)) - {15, 16}  # these two are stories of several calls: see test_rescue, test_dispatch
+    assert names == set(range(1, 21)) - {
+        15,
+        16,
+    }  # these two are stories of several calls: see test_rescue, test_dispatch
