@@ -173,6 +173,7 @@ class Walk:
     def lost(self, hold: Hold, error: BackendError, usage: Transcript | None = None) -> None:
         """Write down a failed attempt, and tell the breaker."""
         hold.settle(outcome_of(error.reason), error.reason, error.status)
+        self._starts[-1] = time.monotonic()  # the backend saw it begin later than we did, by a handshake at least
         if outcome_of(error.reason) != "ignored":
             hold.lane.last_error = _kept(error)
         spent = usage.usage() if usage is not None and usage.contents else None

@@ -37,8 +37,8 @@ def verdict(row: Row, played: Played, *, stream: bool, spare: bool) -> list[str]
 
 
 def most_in(starts: list[float], window_s: float) -> int:
-    """Return the most starts that lie in any window; the slack is what the clocks of two ends may differ."""
-    return max((sum(begin <= at < begin + window_s - 0.05 for at in starts) for begin in starts), default=0)
+    """Return the most starts that lie in any window; the slack is for rounding."""
+    return max((sum(begin <= at < begin + window_s - 0.01 for at in starts) for begin in starts), default=0)
 
 
 async def test_every_row_of_the_table(up: Upstream, start: Start) -> None:

@@ -47,7 +47,7 @@ class Exchange:
         try:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
-            raise BackendError(Reason.CUT, f"The backend's connection broke: {_told(error)}") from error
+            raise _cut(f"The backend's connection broke: {_told(error)}") from error
 
     async def read(self, limit_bytes: int) -> bytes:
         """Return the whole body.
@@ -65,7 +65,7 @@ class Exchange:
                 if size > limit_bytes:
                     raise BackendError(Reason.TOO_LARGE, f"The backend's answer is larger than {limit_bytes} bytes.")
         except (aiohttp.ClientError, OSError) as error:
-            raise BackendError(Reason.CUT, f"The backend's answer was cut: {_told(error)}") from error
+            raise _cut(f"The backend's answer was cut: {_told(error)}") from error
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
@@ -142,6 +142,10 @@ class HttpClient:
     async def close(self) -> None:
         """Close every connection."""
         await self._session.close()
+
+
+def _cut(message: str) -> BackendError:
+    return BackendError(Reason.CUT, message, code="incomplete_answer")
 
 
 def _told(error: BaseException) -> str:
