@@ -7,7 +7,7 @@ had begun ends with an error event and no ``[DONE]``).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 SETTINGS = """
 BACKENDS__PRE__BASE_URL={url}
@@ -71,7 +71,12 @@ class Row:
     told: str = ""
 
 
-def _both(alone: Expected, spared: Expected) -> dict[str, tuple[Expected, Expected]]:
+class _Both(TypedDict):
+    plain: tuple[Expected, Expected]
+    stream: tuple[Expected, Expected]
+
+
+def _both(alone: Expected, spared: Expected) -> _Both:
     return {"plain": (alone, spared), "stream": (alone, spared)}
 
 

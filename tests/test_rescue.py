@@ -137,7 +137,7 @@ class TestRestart:
         assert up.of("b") == []
 
     async def test_reasoning_is_skipped_too(self, sluice: Running) -> None:
-        body = {"messages": [{"role": "user", "content": "REASON one two three four five"}]}
+        body: dict[str, Any] = {"messages": [{"role": "user", "content": "REASON one two three four five"}]}
         got = await call(sluice.client, "up/m-cut:3", stream=True, models=["up/b"], **body)
         assert got.text == "That is the conclusion of it."
         assert got.error == {}
