@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 KV = list[Any]
 _EVAL_BYTES = 64 << 20
+_PREFILL_S = 0.05  # seconds of one step that may go into reading prompts
+_LONGEST_STEP = 2048  # prompt tokens of one sequence in one step, mlx-lm's own default
+_SMOOTHING = 0.2  # weight of the newest measurement of the reading speed
 
 
 @dataclass(slots=True)
@@ -159,9 +162,11 @@ class MergedBatch:
             loaded.model,
             stop_tokens=[[token] for token in loaded.eos],
             completion_batch_size=batch,
-            prefill_batch_size=prefill_batch,
+            prefill_batch_size=1,
             prefill_step_size=prefill_step,
         )
+        self._most, self._least_step = prefill_batch, prefill_step
+        self._read_per_s = 0.0
 
     def insert(self, wanted: Insert) -> int:
         """Add a sequence and return its number."""
@@ -177,11 +182,41 @@ class MergedBatch:
 
     def step(self) -> tuple[list[Token], list[int], int]:
         """Decode one token of every running sequence and read a piece of the waiting prompts."""
-        before = self._generator._counters.prompt_tokens  # noqa: SLF001 - stats() costs a context manager a step
+        self._size_prefill()
+        counters = self._generator._counters
+        before, took = counters.prompt_tokens, counters.prompt_time
         prompts, answers = self._generator.next()
         tokens = [Token(r.uid, r.token, r.logprobs, r.finish_reason, r.prompt_cache, r.all_tokens) for r in answers]
-        read = self._generator._counters.prompt_tokens - before  # noqa: SLF001
+        read, took = counters.prompt_tokens - before, counters.prompt_time - took
+        if read and took:
+            self._read_per_s += (read / took - self._read_per_s) * (_SMOOTHING if self._read_per_s else 1.0)
         return tokens, [r.uid for r in prompts if r.end_of_prompt], read
+
+    def _size_prefill(self) -> None:
+        """Read as much of the waiting prompts in this step as takes about ``_PREFILL_S`` on this machine.
+
+        Many short prompts are read together where that is quick; where reading is slow it is one at a time, so that the
+        running answers are not held up and the first prompts do not wait for the last.
+        """
+        generator = self._generator
+        if not generator._unprocessed_sequences and not generator._currently_processing:
+            return
+        affordable = max(self._least_step, int(self._read_per_s * _PREFILL_S))
+        generator.prefill_step_size = generator._prompt_batch.prefill_step_size = min(affordable, _LONGEST_STEP)
+        step = generator.prefill_step_size
+        begun = [_left_to_read(item[0]) for item in generator._currently_processing]
+        sizes = [size for size in begun if size > 1]  # at 1 only the last token is left, which starts the answer
+        joining = 0
+        for item in generator._unprocessed_sequences:
+            size = min(_left_to_read(item[1]), step)
+            beside_long = len(sizes) == 1 and sizes[0] > step
+            count = len(sizes) + 1
+            fits = count <= self._most and count * max(*sizes, size, 0) <= affordable
+            if sizes and not (fits or beside_long):
+                break
+            sizes.append(size)
+            joining += 1
+        generator.prefill_batch_size = len(begun) + joining
 
     def remove(self, uids: list[int], *, keep: bool = False) -> dict[int, tuple[KV, list[int]]]:
         """Take sequences out, whatever their stage."""
@@ -197,6 +232,10 @@ class MergedBatch:
         """Restore the wired limit and drop the caches."""
         self._generator.close()
         self._generator = None
+
+
+def _left_to_read(segments: list[list[int]]) -> int:
+    return sum(map(len, segments))
 
 
 class SoloBatch:

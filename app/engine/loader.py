@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sluice.engine")
 _PREFIX_SHARE = 10  # kept prefixes take at most a tenth of the budget
-_CPU_STEP, _GPU_STEP = 256, 512  # prompt tokens between two decode steps; a longer step freezes running streams
+_CPU_STEP, _GPU_STEP = 128, 512  # least prompt tokens of a step; a longer step freezes running streams
 
 
 class Loader:

@@ -32,7 +32,7 @@ class Limits:
     """How much a runner may take: sequences, prompt tokens a step, bytes of KV caches and of kept prefixes."""
 
     batch: int = 32
-    prefill_batch: int = 2
+    prefill_batch: int = 8
     prefill_step: int = 256
     prefix_bytes: int = 0
     prefix_disk_bytes: int = 0
