@@ -48,7 +48,7 @@ def make_plan(ask: Ask, verdict: Verdict, settings: Settings, lacks: Lacks) -> P
         why.append(f"no target of {chain.role} is usable, so {role} serves" if usable else "")
     if not usable:
         raise _nothing_usable(chain, skipped, settings)
-    able, unable = _able(usable, needs(ask.body), lacks)
+    able, unable = _able(usable, needs(ask.body) if ask.endpoint == "chat" else frozenset(), lacks)
     if not able:
         raise _nothing_able(unable)
     return Plan(
@@ -83,9 +83,8 @@ def resolve(name: str, endpoint: str, verdict: Verdict, settings: Settings) -> C
     """
     meaning = settings.model_aliases.get(name)
     if meaning is not None:
-        inner = _resolve_known(meaning, endpoint, verdict, settings)
-        choices = inner.choices if inner else parse_chain(meaning)
-        return Chain(choices, inner.role if inner else None, f"{name!r} is an alias of {meaning}")
+        inner = _role(meaning.lower(), endpoint, verdict, settings) or Chain(parse_chain(meaning), None, "")
+        return Chain(inner.choices, inner.role, f"{name!r} is an alias of {meaning}")
     found = _resolve_known(name, endpoint, verdict, settings)
     if found is not None:
         return found
@@ -102,13 +101,19 @@ def resolve(name: str, endpoint: str, verdict: Verdict, settings: Settings) -> C
 
 
 def _resolve_known(name: str, endpoint: str, verdict: Verdict, settings: Settings) -> Chain | None:
-    lower = name.lower()
+    role = _role(name.lower(), endpoint, verdict, settings)
+    if role is not None:
+        return role
+    target = _target(name, settings)
+    return Chain((Choice(target),), None, f"the caller asked for {target}") if target else None
+
+
+def _role(lower: str, endpoint: str, verdict: Verdict, settings: Settings) -> Chain | None:
     if lower == "auto":
         return _auto(endpoint, verdict, settings)
     if lower in settings.chains:
         return Chain(settings.chains[lower], lower, f"the caller asked for the role {lower}")
-    target = _target(name, settings)
-    return Chain((Choice(target),), None, f"the caller asked for {target}") if target else None
+    return None
 
 
 def _auto(endpoint: str, verdict: Verdict, settings: Settings) -> Chain:  # noqa: ARG001 - the verdict decides the tier

@@ -83,6 +83,7 @@ def test_the_environment_wins_over_the_file(env: Path, monkeypatch: pytest.Monke
         ('MODEL_ALIASES={"a": ""}', "MODEL_ALIASES"),
         ('MODEL_ALIASES={"a": "task/none"}', "MODEL_ALIASES"),
         ('MODEL_ALIASES={"a": 7}', "MODEL_ALIASES"),
+        ('MODEL_ALIASES={"a": "embedding"}', "MODEL_ALIASES"),
         ("HOST=0.0.0.0", "API_KEYS"),
         ("HOST=::", "API_KEYS"),
         ("HOST=0.0.0.0\nAPI_KEYS= , ", "API_KEYS"),
