@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 _WEIGHT = re.compile(r"@(\d+)$")
 
 OnWeak = Literal["polish", "escalate", "serve"]
+Polished = Literal["yes", "no", "failed"]
 
 
 class Target(NamedTuple):
@@ -72,6 +73,9 @@ class BackendConfig:
         prefill: whether its models continue an assistant message; None where nobody said.
         context_window: tokens, or None where it depends on the model.
         slots: calls at once per target; line: calls that may wait for a slot.
+        engines: for local models: base URLs of engines elsewhere; empty means one on this host.
+        models: for local models: those that may be loaded; None allows all.
+        environment: for local models: what the engine's process is told.
     """
 
     name: str
@@ -85,6 +89,9 @@ class BackendConfig:
     context_window: int | None = None
     slots: int = 256
     line: int = 1024
+    engines: tuple[str, ...] = ()
+    models: frozenset[str] | None = None
+    environment: tuple[tuple[str, str], ...] = field(repr=False, default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +165,9 @@ class Plan:
         skipped: targets left out, each with the reason.
         check: whether the answer is judged by quality checks.
         on_weak: what happens to a weak answer.
+        arm: the target that the A/B weights chose, or None where the chain has none.
+        messages: the messages that fit, where turns had to be dropped; None: all of them.
+        dropped_turns: how many were.
         why: sentences a person can read.
     """
 
@@ -166,6 +176,9 @@ class Plan:
     skipped: tuple[tuple[Target, str], ...] = ()
     check: bool = False
     on_weak: OnWeak = "serve"
+    arm: Target | None = None
+    messages: tuple[dict[str, Any], ...] | None = None
+    dropped_turns: int = 0
     why: tuple[str, ...] = ()
 
 
@@ -210,6 +223,8 @@ class Trace:
     plan: Plan | None = None
     attempts: list[Attempt] = field(default_factory=list)
     rescued: list[str] = field(default_factory=list)
+    faults: tuple[str, ...] = ()
+    polished: Polished | None = None
     _last_ns: int = 0
 
     def __post_init__(self) -> None:
@@ -242,6 +257,8 @@ class Record:
         outcome: ``ok``, ``error``, ``abandoned`` (the caller left) or ``cut`` (an error event ended the stream).
         error_type: the fault label where there was an error.
         backend_ms: time spent waiting for backends; the rest of ``total_ms`` is Sluice's own.
+        faults: of the first answer, before any polish.
+        chars: length of the answer that was served; code_block: whether it holds one; None where nobody looked.
     """
 
     request_id: str
@@ -263,3 +280,7 @@ class Record:
     error_type: str | None = None
     rescued: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    polished: Polished | None = None
+    arm: Target | None = None
+    chars: int | None = None
+    code_block: bool | None = None

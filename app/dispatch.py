@@ -12,13 +12,13 @@ from app.call import Attempt, Target
 from app.errors import BackendError, Reason, SluiceError
 from app.guard.breaker import Refusal
 from app.guard.gate import Full
-from app.guard.retry import Failure, Next, Policy, Retry, decide, outcome_of
+from app.guard.retry import Failure, Next, Policy, Retry, decide, outcome_of, pace_s
 from app.transcript import Transcript, read_usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from app.backend.base import Event, EventStream, Whole
+    from app.backend.base import Backend, Event, EventStream, Whole
     from app.backend.registry import Backends
     from app.call import Ask, BackendConfig, Plan, Trace
     from app.guard.breaker import Outcome, Permit
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _AFTER_FINISH_S = 1.0
 """How long after the finish_reason usage and ``[DONE]`` may still come; a backend that lingers is not waited for."""
+_MOST_HELD = 10_000
+"""Events of a stream that bring no content and are held back until its commit; no backend sends a hundred."""
 _PROBE_S = 20.0
 """A probe that is still under way after this lets the next one start: a healed target is to be back within 30 s."""
 SHOWN = {Reason.NO_CONTENT: "timeout", Reason.SLOW_ANSWER: "timeout"}
@@ -134,6 +136,7 @@ class Walk:
             self._skip(lane, "open" if permit.state != "dead" else "dead_key", _resting(lane, permit))
             return None
         try:
+            await self._pace()
             slot = await lane.gate.enter(self.ask.deadline)
         except Full as full:
             permit.report("ignored")
@@ -146,6 +149,23 @@ class Walk:
         self._starts.append(time.monotonic())
         return Hold(lane, permit, slot)
 
+    async def _pace(self) -> None:
+        """Wait until one more attempt of this call may start, at whatever target: a chain is no reason to hammer.
+
+        Raises:
+            BackendError: DEADLINE, the call's time would be up before.
+        """
+        delay_s = pace_s(self._ages_s(), self._policy)
+        if delay_s >= self.remaining_s():
+            raise self.error() if self._errors else _late()
+        if delay_s > 0:
+            await asyncio.sleep(delay_s)
+            self.trace.stage("retry")
+
+    def _ages_s(self) -> list[float]:
+        now = time.monotonic()
+        return [now - start for start in self._starts]
+
     def _skip(self, lane: Lane, why: str, error: SluiceError) -> None:
         self.trace.attempts.append(Attempt(lane.target, why, sent=False))
         self._errors.append(error)
@@ -153,8 +173,9 @@ class Walk:
     def lost(self, hold: Hold, error: BackendError, usage: Transcript | None = None) -> None:
         """Write down a failed attempt, and tell the breaker."""
         hold.settle(outcome_of(error.reason), error.reason, error.status)
+        self._starts[-1] = time.monotonic()  # the backend saw it begin later than we did, by a handshake at least
         if outcome_of(error.reason) != "ignored":
-            hold.lane.last_error = error
+            hold.lane.last_error = _kept(error)
         spent = usage.usage() if usage is not None and usage.contents else None
         result = SHOWN.get(error.reason, str(error.reason))
         self.trace.attempts.append(Attempt(hold.lane.target, result, hold.ms(), spent))
@@ -169,11 +190,10 @@ class Walk:
         """
         if error.reason is Reason.CONTEXT_LENGTH:
             self.left = [each for each in self.left if self._larger(each, target)]
-        now = time.monotonic()
         step = decide(
             Failure(error.reason, error.retry_after_s),
             tried=tried,
-            ages_s=[now - start for start in self._starts],
+            ages_s=self._ages_s(),
             remaining_s=self.remaining_s(),
             has_next=bool(self.left),
             rng=random.random,
@@ -186,9 +206,11 @@ class Walk:
         raise self.error()
 
     def _larger(self, other: Target, than: Target) -> bool:
-        """Whether another target may take a prompt that was too long; one of unknown size may."""
+        """Whether another target may take a prompt that was too long; another model of unknown size may."""
         mine, others = self.window(than), self.window(other)
-        return others is None or mine is None or others > mine
+        if mine is None or others is None:
+            return other.model != than.model
+        return others > mine
 
     def window(self, target: Target) -> int | None:
         """Return a target's context window in tokens, where it is known."""
@@ -197,9 +219,9 @@ class Walk:
     def error(self) -> SluiceError:
         """Return what the caller is told: the first real error of a backend, with the shortest wait that any named."""
         error = self._errors[0]
-        waits = [each.retry_after_s for each in self._errors if each.retry_after_s is not None]
-        if waits and error.status >= 429:  # noqa: PLR2004 - only an error that may pass is worth another try
-            error.retry_after_s = min(waits)
+        waits = [each.retry_after_s for each in self._errors if each.retry_after_s]
+        may_pass = error.status >= 429  # noqa: PLR2004 - the client errors below it will not
+        error.retry_after_s = min(waits, default=None) if may_pass else None
         error.final = any(attempt.sent for attempt in self.trace.attempts)
         return error
 
@@ -208,17 +230,29 @@ class Walk:
     async def whole(self, hold: Hold) -> Answer:
         """Make one attempt at a plain answer."""
         target = hold.lane.target
-        backend = self._backends.of(self.config(target))
+        backend = await self._prepared(target)
         try:
             async with asyncio.timeout_at(self.deadline(target)):
                 whole = await backend.whole(self.ask, target, self.ask.body, self.trace)
         except TimeoutError as error:
-            raise _late() from error
+            if self.remaining_s() <= 0:
+                raise _late() from error
+            limit_s = self.config(target).limits.deadline_s
+            message = f"{target} gave no whole answer within {limit_s:g} s of the call."
+            raise BackendError(Reason.SLOW_ANSWER, message, status=504) from error
         if self.ask.endpoint == "chat":
             _check_whole(target, whole.body)
         hold.settle("ok")
         self.won(hold, whole.body.get("usage"))
         return Answer(target, whole)
+
+    async def _prepared(self, target: Target) -> Backend:
+        """Return a target's backend, once it says that the target is ready."""
+        backend = self._backends.of(self.config(target))
+        if not backend.always_ready:
+            await backend.prepare(target, self.deadline(target))
+            self.trace.stage("load")
+        return backend
 
     async def begin(self, hold: Hold, body: dict[str, Any]) -> Opened:
         """Begin a stream and pull it to its commit point, the first content."""
@@ -226,9 +260,10 @@ class Walk:
         limit_s = self.config(target).limits.first_content_s
         loop = asyncio.get_running_loop()
         stream: EventStream | None = None
+        backend = await self._prepared(target)
         try:
             async with asyncio.timeout_at(min(loop.time() + limit_s, self.deadline(target))):
-                stream = await self._backends.of(self.config(target)).stream(self.ask, target, body, self.trace)
+                stream = await backend.stream(self.ask, target, body, self.trace)
                 return await self._commit(Opened(hold, stream))
         except TimeoutError as error:
             _close(stream)
@@ -246,9 +281,9 @@ class Walk:
             events = await opened.stream.batch()
             if not events:
                 raise _cut(opened.hold.lane.target)
-            for event in events:
-                script.take(event.chunk)
-            opened.held += events
+            opened.held += opened.read(events)
+            if len(opened.held) > _MOST_HELD:
+                raise BackendError(Reason.MALFORMED, f"{opened.hold.lane.target} sends events without content.")
         self.trace.stage("first_token")
         return opened
 
@@ -265,11 +300,29 @@ class Opened:
     stream: EventStream
     script: Transcript = field(default_factory=Transcript)
     held: list[Event] = field(default_factory=list)
+    unreadable: int = 0
 
     def taken(self) -> list[Event]:
         """Return the events that were held back until the commit."""
         held, self.held = self.held, []
         return held
+
+    def read(self, events: list[Event]) -> list[Event]:
+        """Add events to the transcript; those whose parts are not what they should be are skipped as malformed."""
+        return [event for event in events if self._readable(event)]
+
+    def _readable(self, event: Event) -> bool:
+        try:
+            self.script.take(event.chunk)
+        except (AttributeError, TypeError, ValueError):
+            self.unreadable += 1
+            return False
+        return True
+
+    @property
+    def malformed(self) -> int:
+        """How many events were skipped because they could not be read."""
+        return self.stream.malformed + self.unreadable
 
     async def pull(self, idle_s: float, deadline: float) -> list[Event]:
         """Return the next events; none once the answer is whole.
@@ -277,14 +330,23 @@ class Opened:
         Raises:
             BackendError: STALLED, CUT, DEADLINE, or what the backend said.
         """
-        if self.stream.whole and self.script.finished:
-            return []
+        while not (self.stream.whole and self.script.finished):
+            events = await self._arrived(idle_s, deadline)
+            if not events and not self.script.finished:
+                raise _cut(self.hold.lane.target)
+            good = self.read(events)
+            if good or not events:
+                return good
+        return []
+
+    async def _arrived(self, idle_s: float, deadline: float) -> list[Event]:
+        """Wait for the next events; once the answer has its finish_reason nothing that fails matters any more."""
         finished = self.script.finished
         loop = asyncio.get_running_loop()
         limit = min(loop.time() + (_AFTER_FINISH_S if finished else idle_s), deadline)
         try:
             async with asyncio.timeout_at(limit):
-                events = await self.stream.batch()
+                return await self.stream.batch()
         except TimeoutError as error:
             if finished:
                 return []
@@ -293,17 +355,10 @@ class Opened:
             if finished:
                 return []
             raise
-        for event in events:
-            self.script.take(event.chunk)
-        if not events and not self.script.finished:
-            raise _cut(self.hold.lane.target)
-        return events
 
     def _silent(self, idle_s: float, *, late: bool) -> BackendError:
         if late:
-            return BackendError(
-                Reason.DEADLINE, "The call's deadline has passed.", status=504, code="deadline_exceeded"
-            )
+            return _late()
         return BackendError(
             Reason.STALLED, f"{self.hold.lane.target} went silent for {idle_s:g} s in mid-stream.", status=504
         )
@@ -337,10 +392,19 @@ def _late() -> BackendError:
 
 def _check_whole(target: Target, body: dict[str, Any]) -> None:
     choices = body.get("choices")
-    if not isinstance(choices, list) or not choices or not all(isinstance(each, dict) for each in choices):
+    if not isinstance(choices, list) or not choices or not all(_is_choice(each) for each in choices):
         raise BackendError(Reason.MALFORMED, f"{target} answered without choices.")
     if not all(choice.get("finish_reason") for choice in choices):
         raise _cut(target)
+
+
+def _is_choice(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("message"), dict | None)
+
+
+def _kept(error: BackendError) -> SluiceError:
+    """Return what a lane keeps of an error: without its traceback, which holds on to the whole call."""
+    return SluiceError(error.message, status=error.status, type=error.type, code=error.code, fault=error.fault)
 
 
 def _resting(lane: Lane, refusal: Refusal) -> SluiceError:

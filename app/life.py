@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import signal
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from app.backend.registry import Backends
 from app.guard.board import Board, BoardStore
 from app.guard.redis_store import RedisStore
 from app.guard.share import Sharing
+from app.route.classify import classify
 from app.telemetry import logs
 
 if TYPE_CHECKING:
@@ -34,11 +36,13 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
     """Be the app's lifespan."""
     gateway: Gateway = app.state.gateway
     settings = gateway.live.current
-    gateway.backends = Backends(int(settings.max_answer_mb * 1024 * 1024))
     gateway.metrics.config_loaded(ok=True)
     async with contextlib.AsyncExitStack() as stack:
+        directory = os.environ.get(RUN_DIR) or stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-"))
+        gateway.backends = Backends(int(settings.max_answer_mb * 1024 * 1024), Path(directory))
         stack.push_async_callback(gateway.backends.close)
         await _share(gateway, stack)
+        classify([{"role": "user", "content": "warm up"}])  # the first caller is not to wait for the weights
         follower = _Follower(gateway)
         gateway.reload = follower.reload_all
         with contextlib.suppress(ValueError, NotImplementedError, RuntimeError):  # no main thread, or no such signal
@@ -125,8 +129,11 @@ class _Follower:
         gateway.metrics.config_loaded(ok=ok)
         if ok:
             logs.log.info("configuration loaded")
+            configs = gateway.live.current.backend_configs
             for lane in gateway.lanes:
                 lane.breaker.forgive_key()
+                if lane.target.backend in configs:
+                    gateway.lanes.of(configs[lane.target.backend], lane.target)
         else:
             logs.log.error("configuration NOT loaded, the old one stays in force: %s", gateway.live.error)
         return ok

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from app.backend.catalog import lacks
+from app.backend.catalog import Catalog
 from app.call import Plan, Trace, Verdict
 from app.dispatch import Answer, Walk
+from app.mend import Mender
+from app.replay import Replay
 from app.rescue import StreamAnswer
+from app.route import known
+from app.route.classify import classify
 from app.route.plan import make_plan
+from app.route.tiers import hinted
 
 if TYPE_CHECKING:
     from app.call import Ask
@@ -17,7 +23,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 
-async def run(ask: Ask, settings: Settings, gateway: Gateway, trace: Trace) -> Answer | StreamAnswer:
+async def run(ask: Ask, settings: Settings, gateway: Gateway, trace: Trace) -> Answer | StreamAnswer | Replay:
     """Take one call from the parsed ask to a committed answer.
 
     Args:
@@ -29,22 +35,33 @@ async def run(ask: Ask, settings: Settings, gateway: Gateway, trace: Trace) -> A
     Raises:
         SluiceError: what the caller is to be told.
     """
-    _, plan = decide(ask, settings, trace)
+    catalog = Catalog(settings, known.context_window)
+    _verdict, plan = decide(ask, settings, catalog, trace)
+    ask = _fitted(ask, plan)
     walk = Walk(ask, plan, settings, gateway.backends, gateway.lanes, trace)
-    if ask.stream:
-        return StreamAnswer(walk, await walk.first(partial(walk.begin, body=ask.body)))
-    return await walk.first(walk.whole)
+    mender = Mender(ask, plan, settings, gateway, catalog, trace) if plan.check else None
+    held_back = mender is not None and mender.mends and settings.polish_streams == "buffer"
+    if ask.stream and not held_back:
+        return StreamAnswer(walk, await walk.first(partial(walk.begin, body=ask.body)), mender.said if mender else None)
+    draft = await walk.first(walk.whole)
+    answer = await mender.serve(draft) if mender is not None else draft
+    return Replay(answer) if ask.stream else answer
 
 
-def decide(ask: Ask, settings: Settings, trace: Trace | None = None) -> tuple[Verdict, Plan]:
+def decide(ask: Ask, settings: Settings, catalog: Catalog, trace: Trace) -> tuple[Verdict, Plan]:
     """Judge a call and choose its candidates; nothing is sent.
 
     Raises:
         SluiceError: nobody can serve it.
     """
-    trace = trace or Trace()
-    trace.verdict = verdict = Verdict()
+    judged = classify(ask.body["messages"], bool(ask.body.get("tools"))) if ask.endpoint == "chat" else Verdict()
+    trace.verdict = verdict = hinted(judged, ask.hints)
     trace.stage("classify")
-    trace.plan = plan = make_plan(ask, verdict, settings, lacks(settings))
+    trace.plan = plan = make_plan(ask, verdict, settings, catalog)
     trace.stage("plan")
     return verdict, plan
+
+
+def _fitted(ask: Ask, plan: Plan) -> Ask:
+    """Leave out of the call the turns that the plan leaves out."""
+    return ask if plan.messages is None else replace(ask, body={**ask.body, "messages": list(plan.messages)})

@@ -15,9 +15,13 @@ from app.call import Attempt
 from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from app.call import Target
     from app.dispatch import Hold, Opened, Walk
     from app.transcript import Transcript
+
+    Judge = Callable[[Transcript], tuple[str, ...]]
 
 _RESTARTS = {Reason.CUT, Reason.RESET, Reason.MALFORMED, Reason.SERVER_ERROR, Reason.OVERLOADED}
 """After these the same target may be asked again; one that went silent would only be silent again."""
@@ -34,8 +38,9 @@ class StreamAnswer:
         said: what the caller has been given so far.
     """
 
-    def __init__(self, walk: Walk, opened: Opened) -> None:
+    def __init__(self, walk: Walk, opened: Opened, judge: Judge | None = None) -> None:
         self._walk = walk
+        self._judge = judge
         self._opened = opened
         self._done = False
         self.said: Transcript = opened.script
@@ -70,10 +75,15 @@ class StreamAnswer:
 
     def _finish(self) -> None:
         self._done = True
-        self._opened.stream.close()
+        self._opened.stream.finish()
         self._opened.hold.settle("ok")
         usage = self._opened.script.usage(self._prompt_estimate())
-        self._walk.trace.attempts.append(Attempt(self.target, "ok", self._opened.hold.ms(), usage))
+        trace = self._walk.trace
+        trace.attempts.append(Attempt(self.target, "ok", self._opened.hold.ms(), usage))
+        trace.stage("stream")
+        if self._judge is not None:
+            trace.faults, trace.polished = self._judge(self.said), "no"
+            trace.stage("check")
 
     def _prompt_estimate(self) -> int:
         verdict = self._walk.trace.verdict
@@ -98,7 +108,10 @@ class StreamAnswer:
         if error.reason in _HOPELESS or not self.said.exact or len(self._walk.trace.rescued) >= _MOST_RESCUES:
             raise error
         again = error.reason in _RESTARTS
-        events = await self._continued(again=again) or await self._restarted(again=again)
+        events = None
+        if not broken.malformed:  # where an event was lost, only the whole answer told anew is sure to be exact
+            events = await self._continued(again=again)
+        events = events or await self._restarted(again=again)
         if events is None:
             raise error
         self._done = False
@@ -138,19 +151,29 @@ class StreamAnswer:
         prefill = body is not walk.ask.body
         if not prefill and target in walk.left:
             walk.left.remove(target)
-        hold: Hold | None = await walk.enter(walk.lane(target))
-        if hold is None:
-            return None
-        try:
-            return await walk.begin(hold, body)
-        except BackendError as error:
-            if prefill and error.reason is Reason.INVALID:
-                hold.lane.refuses_prefill = True
-            walk.lost(hold, error)
-            return None
-        except BaseException:
-            hold.settle("ignored")
-            raise
+        for again in (True, False):
+            hold: Hold | None = await walk.enter(walk.lane(target))
+            if hold is None:
+                return None
+            try:
+                return await walk.begin(hold, body)
+            except BackendError as error:
+                walk.lost(hold, error)
+                self._learn(hold, error, prefill=prefill)
+                if not again or error.reason is not Reason.RESET:
+                    return None
+            except BaseException:
+                hold.settle("ignored")
+                raise
+        return None
+
+    def _learn(self, hold: Hold, error: BackendError, *, prefill: bool) -> None:
+        """Remember who takes no prefill; who failed otherwise is not asked again for this call."""
+        target = hold.lane.target
+        if prefill and error.reason is Reason.INVALID:
+            hold.lane.refuses_prefill = True
+        elif target in self._walk.left and error.reason is not Reason.RESET:
+            self._walk.left.remove(target)
 
     async def _skipped(self, opened: Opened) -> list[Event] | None:
         """Pull a new answer past what was already said; None if it is another answer."""

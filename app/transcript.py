@@ -46,7 +46,11 @@ class Transcript:
         return self.contents > 0 or self.finished
 
     def take(self, chunk: dict[str, Any]) -> None:
-        """Add one chunk."""
+        """Add one chunk.
+
+        Raises:
+            AttributeError, TypeError: a part of it is not of the type that it should be.
+        """
         groq = chunk.get("x_groq")
         usage = chunk.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None)
         if isinstance(usage, dict):
@@ -55,9 +59,11 @@ class Transcript:
             self._take_choice(choice)
 
     def _take_choice(self, choice: dict[str, Any]) -> None:
-        index = choice.get("index") or 0
+        index = choice.get("index")
+        index = 0 if index is None else index
         self.choices.add(index)
-        delta = choice.get("delta") or {}
+        delta = choice.get("delta")
+        delta = {} if delta is None else delta
         if index or choice.get("logprobs"):
             self.exact = False
         if any(delta.get(name) for name in _CONTENT):

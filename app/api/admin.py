@@ -8,8 +8,10 @@ from fastapi import APIRouter, Depends, Request
 
 from app.api import auth
 from app.api.check import bad
+from app.api.health import local_models
 from app.api.ops import Here, gateway_of
 from app.api.parse import decode, read_body
+from app.backend.mlx import MlxBackend
 from app.call import Target
 from app.errors import CallerError
 from app.guard.breaker import merge
@@ -27,6 +29,7 @@ def _admin(request: Request) -> None:
 admin = APIRouter(prefix="/admin", dependencies=[Depends(_admin)])
 
 
+_ACTIONS = ("load", "unload", "pull")
 _ORDERS = ("open", "closed", "auto")
 """What an operator may order of a lane: open refuses all calls, closed admits all, auto decides by itself."""
 
@@ -49,6 +52,31 @@ async def reload(gateway: Here) -> dict[str, Any]:
     if not gateway.reload():
         raise CallerError(f"The configuration was not loaded: {gateway.live.error}", code="invalid_configuration")
     return {"ok": True, "error": None}
+
+
+@admin.get("/models")
+async def models(gateway: Here) -> dict[str, Any]:
+    """Return the state of the local models."""
+    return {"models": await local_models(gateway)}
+
+
+@admin.post("/models/{action}")
+async def order(action: str, request: Request, gateway: Here) -> dict[str, Any]:
+    """Load, unload or pull a local model (``{"model": "mlx/…"}``); answers when it is done."""
+    settings = gateway.live.current
+    wanted = decode(await read_body(request.receive, settings.max_body_mb)).get("model")
+    if action not in _ACTIONS:
+        raise bad("action", f"must be one of {', '.join(_ACTIONS)}")
+    if not isinstance(wanted, str) or not wanted:
+        raise bad("model", "must be the name of a local model")
+    config = settings.backend_configs["mlx"]
+    if config.problem is not None:
+        raise CallerError(f"Local models are not usable: {config.problem}.", status=503, code="no_usable_backend")
+    backend = gateway.backends.of(config)
+    if not isinstance(backend, MlxBackend):
+        raise TypeError("mlx is not the local engine")
+    model = wanted.removeprefix("mlx/")
+    return {"model": f"mlx/{model}", **await backend.order(action, model)}
 
 
 @admin.get("/breakers")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from app.api.respond import HeaderList, Send
     from app.call import Ask, Target
     from app.gateway import Gateway
+    from app.replay import Replay
     from app.rescue import StreamAnswer
     from app.settings import Settings
 
@@ -61,7 +62,7 @@ class _Call:
         self._send = send
         self._trace = Trace()
         self._ask: Ask | None = None
-        self._answer: Answer | StreamAnswer | None = None
+        self._answer: Answer | StreamAnswer | Replay | None = None
         self._error: SluiceError | None = None
         self._status = 200
         self._outcome = "ok"

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 
 from app import __version__
 from app.api import auth, models
-from app.api.health import readiness
+from app.api.health import local_models, readiness
 from app.api.parse import decode, make_ask, read_body
 from app.api.preview import preview
 from app.gateway import Gateway
@@ -65,13 +65,16 @@ async def live() -> dict[str, str]:
 @public.get("/health/ready")
 async def ready(gateway: Here) -> JSONResponse:
     """Tell whether calls can be served, and what is wrong where they can not."""
-    body = readiness(gateway)
+    body = readiness(gateway, await local_models(gateway))
     return JSONResponse(body, _UNREADY if body["status"] == "unready" else 200)
 
 
 @public.get("/metrics")
 async def metrics(gateway: Here) -> Response:
     """Return Prometheus metrics, summed over the workers."""
+    backend = gateway.backends.mlx()
+    if backend is not None:
+        gateway.metrics.engines(await backend.ask_engines("/stats"), gateway.backends.restarts())
     return Response(await asyncio.to_thread(gateway.metrics.text), media_type=CONTENT_TYPE)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from app.backend.catalog import Catalog
+from app.call import Trace
 from app.pipeline import decide
+from app.route import known
 
 if TYPE_CHECKING:
     from app.call import Ask
@@ -17,7 +20,7 @@ def preview(ask: Ask, settings: Settings) -> dict[str, Any]:
     Raises:
         SluiceError: as the call itself would.
     """
-    verdict, plan = decide(ask, settings)
+    verdict, plan = decide(ask, settings, Catalog(settings, known.context_window), Trace())
     return {
         "verdict": {
             "kind": verdict.kind,
@@ -31,6 +34,8 @@ def preview(ask: Ask, settings: Settings) -> dict[str, Any]:
             "role": plan.role,
             "check": plan.check,
             "on_weak": plan.on_weak,
+            "arm": None if plan.arm is None else str(plan.arm),
+            "dropped_turns": plan.dropped_turns,
             "why": list(plan.why),
         },
         "estimate": {"cost_usd": None, "baseline_usd": None},

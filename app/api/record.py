@@ -6,20 +6,24 @@ from typing import TYPE_CHECKING
 
 from app.call import Record
 from app.dispatch import Answer
+from app.transcript import read_usage
 
 if TYPE_CHECKING:
     from app.call import Ask, Trace, Usage
     from app.errors import SluiceError
+    from app.replay import Replay
     from app.rescue import StreamAnswer
 
-_BACKEND_STAGES = ("queue", "connect", "first_token", "answer", "stream", "retry", "receive")
+    AnyAnswer = Answer | StreamAnswer | Replay
+
+_BACKEND_STAGES = ("queue", "connect", "first_token", "answer", "stream", "retry", "receive", "polish")
 """Time that is not Sluice's own: waiting for a backend, or for the caller's bytes."""
 
 
 def make_record(
     trace: Trace,
     ask: Ask | None,
-    answer: Answer | StreamAnswer | None,
+    answer: AnyAnswer | None,
     *,
     endpoint: str,
     request_id: str,
@@ -31,6 +35,7 @@ def make_record(
     trace.stage("stream" if outcome in {"abandoned", "cut"} else "respond")
     stages = trace.in_ms()
     said = None if answer is None or isinstance(answer, Answer) else answer.said
+    text = _text(answer)
     return Record(
         request_id=request_id,
         endpoint=endpoint,
@@ -42,7 +47,7 @@ def make_record(
         role=trace.plan.role if trace.plan is not None else None,
         verdict=trace.verdict,
         attempts=tuple(trace.attempts),
-        usage=_usage(trace),
+        usage=_usage(trace, answer),
         stages_ms=stages,
         total_ms=round(trace.total_ms(), 3),
         backend_ms=round(sum(stages.get(name, 0.0) for name in _BACKEND_STAGES), 3),
@@ -50,10 +55,28 @@ def make_record(
         per_token_ms=said.per_token_ms() if said is not None else None,
         error_type=error.fault if error is not None else None,
         rescued=tuple(trace.rescued),
+        faults=trace.faults,
+        polished=trace.polished,
+        arm=trace.plan.arm if trace.plan is not None else None,
+        chars=len(text) if text is not None else None,
+        code_block="```" in text if text is not None else None,
     )
 
 
-def _usage(trace: Trace) -> Usage | None:
-    """Return the usage of the attempt that answered."""
+def _text(answer: AnyAnswer | None) -> str | None:
+    """Return the text that was served; None where there was no answer, or one of another kind."""
+    if answer is None:
+        return None
+    if not isinstance(answer, Answer):
+        return "".join(answer.said.text)
+    choices = answer.whole.body.get("choices")
+    content = (choices[0].get("message") or {}).get("content") if choices else None
+    return content if isinstance(content, str) else None
+
+
+def _usage(trace: Trace, answer: AnyAnswer | None) -> Usage | None:
+    """Return the usage of the answer that was served."""
+    if isinstance(answer, Answer):
+        return read_usage(answer.whole.body.get("usage"))
     answered = (each.usage for each in reversed(trace.attempts) if each.result in {"ok", "abandoned"})
     return next(answered, None)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     HeaderList = list[tuple[bytes, bytes]]
 
 KEEP_ALIVE_S = 5.0
+_WAITING = ("queue", "connect", "retry", "first_token", "answer", "stream", "polish")
 _JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
 _SSE: HeaderList = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -48,6 +49,12 @@ def call_headers(trace: Trace, target: Target | None) -> HeaderList:
         headers.append((b"x-sluice-verdict", _latin(f"{verdict.kind}/{verdict.complexity}")))
     if plan is not None and plan.role is not None:
         headers.append((b"x-sluice-role", _latin(plan.role)))
+    if plan is not None and plan.dropped_turns:
+        headers.append((b"x-sluice-dropped-turns", _latin(plan.dropped_turns)))
+    if trace.faults:
+        headers.append((b"x-sluice-faults", _latin(",".join(trace.faults))))
+    if trace.polished is not None:
+        headers.append((b"x-sluice-polished", _latin(trace.polished)))
     return headers
 
 
@@ -68,7 +75,9 @@ def performance(trace: Trace, target: Target) -> dict[str, Any]:
     """Return the performance object: milliseconds by stage, and who answered."""
     stages = trace.in_ms()
     build = sum(stages.get(name, 0.0) for name in ("receive", "auth", "parse", "classify", "cache", "plan"))
-    waited = sum(stages.get(name, 0.0) for name in ("queue", "connect", "retry", "first_token", "answer", "stream"))
+    waited = sum(
+        stages.get(name, 0.0) for name in ("queue", "connect", "retry", "first_token", "answer", "stream", "polish")
+    )
     total = trace.total_ms()
     attempts = [f"{each.target}={each.result}" for each in trace.attempts]
     return {
@@ -79,7 +88,7 @@ def performance(trace: Trace, target: Target) -> dict[str, Any]:
         "stages": stages,
         "target": str(target),
         "attempts": attempts,
-        "faults": [],
+        "faults": list(trace.faults),
         "cost_usd": None,
         "saved_usd": None,
     }

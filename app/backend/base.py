@@ -31,10 +31,13 @@ class Whole:
 class EventStream(Protocol):
     """A stream that has begun: pull it batch by batch, and close it whatever happens."""
 
-    whole: bool
-    """Whether the backend said that the stream is complete (``[DONE]`` or its wire's equivalent)."""
-    malformed: int
-    """How many events could not be read and were skipped."""
+    @property
+    def whole(self) -> bool:
+        """Whether the backend said that the stream is complete (``[DONE]`` or its wire's equivalent)."""
+
+    @property
+    def malformed(self) -> int:
+        """How many events were no JSON and were skipped."""
 
     async def batch(self) -> list[Event]:
         """Return every event that has arrived, at least one; an empty list once the stream has ended.
@@ -42,6 +45,9 @@ class EventStream(Protocol):
         Raises:
             BackendError: the backend said so, or the connection broke.
         """
+
+    def finish(self) -> None:
+        """Give the connection back where the stream is whole, else close it."""
 
     def close(self) -> None:
         """Close the connection at once; harmless when repeated."""
@@ -51,6 +57,18 @@ class Backend(Protocol):
     """A place that answers."""
 
     config: BackendConfig
+    always_ready: bool
+    """Whether ``prepare`` has nothing to do."""
+
+    async def prepare(self, target: Target, deadline: float) -> None:
+        """Get a target ready that is not always there: a model to load, a machine to wake. Most need nothing.
+
+        Called before each attempt, outside of the limits of an answer. ``deadline`` is the call's, on the event loop's
+        clock.
+
+        Raises:
+            BackendError: it cannot be made ready, or not in time.
+        """
 
     async def whole(self, ask: Ask, target: Target, body: dict[str, Any], trace: Trace) -> Whole:
         """Send a plain call and return the answer.

@@ -48,6 +48,7 @@ DIALECTS: dict[str, Dialect] = {
     "openrouter": Dialect(),
     "gemini": Dialect(rename=_MAX_TOKENS),
     "workers-ai": Dialect(rename=_MAX_TOKENS, lacks=frozenset({"n", "logprobs", "logit_bias"})),
+    "mlx": Dialect(),
     # Not fields of its /v1 request: silently ignored, so that a limit would not hold.
     "ollama": Dialect(
         drop=frozenset({"user", "parallel_tool_calls", "n", "tool_choice"}),
@@ -95,7 +96,17 @@ def _message(message: dict[str, Any], quirks: Dialect) -> dict[str, Any]:
     return changed
 
 
-def lacks(settings: Settings) -> Callable[[Target], frozenset[str]]:
-    """Return the function that tells which abilities a target is known to lack."""
-    configs = settings.backend_configs
-    return lambda target: DIALECTS[configs[target.backend].dialect].lacks
+class Catalog:
+    """What is known of targets under one configuration."""
+
+    def __init__(self, settings: Settings, window_of: Callable[[Target], int | None]) -> None:
+        self._configs = settings.backend_configs
+        self._window_of = window_of
+
+    def lacks(self, target: Target) -> frozenset[str]:
+        """Return the abilities that a target is known to lack."""
+        return DIALECTS[self._configs[target.backend].dialect].lacks
+
+    def window(self, target: Target) -> int | None:
+        """Return a target's context window in tokens: the operator's word, else the price table's."""
+        return self._configs[target.backend].context_window or self._window_of(target)

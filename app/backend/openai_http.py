@@ -18,6 +18,8 @@ from app.backend.sse import SSEDecoder
 from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from app.call import Ask, BackendConfig, Target, Trace
 
 PATHS = {"chat": "/chat/completions", "embeddings": "/embeddings"}
@@ -27,6 +29,8 @@ _OK = 200
 
 class OpenAIBackend:
     """A backend that speaks OpenAI's HTTP API, well or badly."""
+
+    always_ready = True
 
     def __init__(self, config: BackendConfig, client: HttpClient, max_answer_bytes: int) -> None:
         self.config = config
@@ -42,6 +46,9 @@ class OpenAIBackend:
         self._stream_headers["accept"] = "text/event-stream"
         self._stream_headers["accept-encoding"] = "identity"
 
+    async def prepare(self, target: Target, deadline: float) -> None:
+        """Do nothing: it is there, or it is not."""
+
     async def whole(self, ask: Ask, target: Target, body: dict[str, Any], trace: Trace) -> Whole:
         """Send a plain call and return the answer, within the backend's answer limit."""
         limit_s = self.config.limits.answer_s
@@ -52,6 +59,32 @@ class OpenAIBackend:
             raise BackendError(
                 Reason.SLOW_ANSWER, f"{target} gave no whole answer within {limit_s:g} s.", status=504
             ) from error
+
+    async def admin(self, path: str, body: bytes, trace: Trace) -> tuple[int, Mapping[str, str], bytes]:
+        """Post to another endpoint of the same server, beside its base URL; return status, headers and body.
+
+        Raises:
+            BackendError: no connection, or it broke.
+        """
+        url = endpoint_url(self.config.base_url.removesuffix("/v1"), path)
+        exchange = await self._client.post(url, self._headers, body, self.config.limits.connect_s, trace)
+        try:
+            return exchange.status, exchange.headers, await exchange.read(self._max_answer_bytes)
+        finally:
+            exchange.close()
+
+    async def fetch(self, path: str, timeout_s: float) -> dict[str, Any]:
+        """Get a JSON document from beside the base URL.
+
+        Raises:
+            BackendError: it cannot be had.
+        """
+        url = endpoint_url(self.config.base_url.removesuffix("/v1"), path)
+        exchange = await self._client.get(url, self._headers, timeout_s)
+        try:
+            return self._decode(await exchange.read(self._max_answer_bytes))
+        finally:
+            exchange.close()
 
     async def _whole(self, endpoint: str, body: dict[str, Any], trace: Trace) -> Whole:
         exchange = await self._post(endpoint, body, self._headers, trace)
@@ -73,8 +106,9 @@ class OpenAIBackend:
             raise BackendError(Reason.MALFORMED, f"{self.config.name} answered 200 with something not JSON.") from error
         if wire_errors.is_error(body):
             raise self._scrub(wire_errors.from_body(self.config.name, body))
-        decoded: dict[str, Any] = body
-        return decoded
+        if not isinstance(body, dict):
+            raise BackendError(Reason.MALFORMED, f"{self.config.name} answered 200 with something not an object.")
+        return body
 
     async def stream(self, ask: Ask, target: Target, body: dict[str, Any], trace: Trace) -> HttpEventStream:
         """Send a streamed call; the caller of this method limits the time to the first content."""
@@ -179,6 +213,13 @@ class HttpEventStream:
         if b"\n" in data:  # several data lines; in JSON the line ends mean nothing
             data = data.replace(b"\n", b" ")
         return Event(b"data: " + data + b"\n\n", chunk)
+
+    def finish(self) -> None:
+        """Give the connection back: the answer is whole."""
+        if self.whole:
+            self._exchange.finish()
+        else:
+            self._exchange.close()
 
     def close(self) -> None:
         """Close the connection."""

@@ -170,7 +170,7 @@ class Breaker:
 
     __slots__ = (
         "_at_opening", "_clock", "_generation", "_last_failure", "_limits", "_opened_at", "_probe_at", "_probe_until",
-        "_state", "_touched_at", "_wall", "_window", "elsewhere", "forced", "hooks", "turn",
+        "_spell", "_state", "_touched_at", "_wall", "_window", "elsewhere", "forced", "hooks", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -189,6 +189,7 @@ class Breaker:
         self.forced: Forced | None = None
         self._state: State = "closed"
         self._generation = 0
+        self._spell = 0  # the generation in which the lane last went out of use, or its key died
         self._window = Window(thresholds.window_s / thresholds.buckets, thresholds.buckets, clock())
         self._at_opening = (0, 0)
         self._opened_at: float | None = None
@@ -255,7 +256,7 @@ class Breaker:
         if outcome in {"failed", "dead"}:
             self._last_failure = LastFailure(reason, status, self._wall())
         if permit.generation != self._generation:
-            if permit.probe and outcome == "ok":
+            if permit.probe and outcome == "ok" and permit.generation > self._spell:
                 self._late_probe()
             return
         if self._probe_until is not None:
@@ -266,8 +267,11 @@ class Breaker:
             self._count(outcome == "failed")
 
     def _late_probe(self) -> None:
-        """Believe a probe that succeeded after its turn was given on: a long answer is as good a sign."""
-        if self.forced is None and self._state in {"open", "half_open"}:
+        """Believe a probe that succeeded after its turn was given on: a long answer is as good a sign.
+
+        Only where it began in the present spell out of use: of what broke after that it knows nothing.
+        """
+        if self.forced is None and self._state != "closed":
             self._move("ok", self._clock())
 
     def _count(self, failed: bool) -> None:
@@ -338,6 +342,8 @@ class Breaker:
         self._generation += 1
         self._probe_until = None
         self._touched_at = now
+        if old == "closed" or event in _FORCED or (event == "dead" and old != "dead"):
+            self._spell = self._generation
         if old == "closed" or event in _FORCED:
             self._leave_closed(now)
         if event == "dead" and old != "dead":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from app.guard.breaker import Breaker, Event, State
+from app.guard.breaker import DEFAULTS, Breaker, Clock, Event, State, Thresholds
 from app.guard.gate import Gate
 
 if TYPE_CHECKING:
@@ -14,27 +15,29 @@ if TYPE_CHECKING:
     from app.errors import SluiceError
 
 MAX_LANES = 10_000
-"""Callers may name any model of a backend; the lanes that were least lately used are forgotten beyond this."""
+"""Callers may name any model of a backend; the oldest idle lanes are forgotten beyond this."""
 
 Hook = Callable[["Target", State, State, Event], None]
 
 
 class Lane:
-    """One (base URL, model).
+    """One target, that is one (base URL, key, model).
 
     Attributes:
+        config: of its backend, as last seen.
         last_error: the last error a call lost to, so that the real one can be told while the lane is out of use.
         refuses_prefill: learned: it answered a rescue's assistant message with an error.
         name: what it is called among workers and hosts: the same name means the same place and the same key.
     """
 
-    __slots__ = ("breaker", "gate", "last_error", "name", "refuses_prefill", "target")
+    __slots__ = ("breaker", "config", "gate", "last_error", "name", "refuses_prefill", "target")
 
-    def __init__(self, target: Target, name: str, breaker: Breaker, gate: Gate) -> None:
+    def __init__(self, target: Target, config: BackendConfig, name: str, breaker: Breaker) -> None:
         self.target = target
+        self.config = config
         self.name = name
         self.breaker = breaker
-        self.gate = gate
+        self.gate = Gate(config.slots, config.line)
         self.last_error: SluiceError | None = None
         self.refuses_prefill = False
 
@@ -42,42 +45,57 @@ class Lane:
 class Lanes:
     """Every lane that was asked for, bounded.
 
+    Args:
+        hook: told of every change of a breaker.
+        thresholds: of all breakers.
+        clock: of all breakers; seconds, monotonic.
+
     Attributes:
         breakers: every lane's breaker by the lane's name.
     """
 
-    def __init__(self, hook: Hook | None = None) -> None:
-        self._lanes: dict[tuple[str, str], Lane] = {}
+    def __init__(
+        self, hook: Hook | None = None, thresholds: Thresholds = DEFAULTS, clock: Clock = time.monotonic
+    ) -> None:
+        self._lanes: dict[Target, Lane] = {}
         self._hook = hook
+        self._thresholds = thresholds
+        self._clock = clock
         self.breakers: dict[str, Breaker] = {}
 
     def of(self, config: BackendConfig, target: Target) -> Lane:
-        """Return the lane of a target, with the slots that the configuration gives it."""
-        key = (config.base_url, target.model)
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = self._new(config, target)
-            self._forget()
-        elif lane.gate.slots != config.slots or lane.gate.line != config.line:
+        """Return the lane of a target; another address or key makes it another lane."""
+        lane = self._lanes.get(target)
+        if lane is None or (lane.config is not config and lane.name != lane_name(config, target)):
+            lane = self._new(config, target)
+        elif lane.config is not config:
+            lane.config = config
             lane.gate.resize(config.slots, config.line)
         return lane
 
     def _new(self, config: BackendConfig, target: Target) -> Lane:
-        breaker = Breaker()
+        breaker = Breaker(self._clock, thresholds=self._thresholds)
         hook = self._hook
         if hook is not None:
             breaker.hooks.append(lambda old, new, event: hook(target, old, new, event))
-        name = lane_name(config, target)
-        self.breakers[name] = breaker
-        return Lane(target, name, breaker, Gate(config.slots, config.line))
+        self._drop(target)
+        lane = self._lanes[target] = Lane(target, config, lane_name(config, target), breaker)
+        self.breakers[lane.name] = breaker
+        self._forget()
+        return lane
+
+    def _drop(self, target: Target) -> None:
+        old = self._lanes.pop(target, None)
+        if old is not None:
+            self.breakers.pop(old.name, None)
+            old.breaker.adopt("closed")  # whoever watches hears that nothing is out of use here any more
 
     def _forget(self) -> None:
         if len(self._lanes) <= MAX_LANES:
             return
-        for key, lane in list(self._lanes.items())[: MAX_LANES // 10]:
+        for target, lane in list(self._lanes.items())[: MAX_LANES // 10]:
             if not lane.gate.in_use and not lane.gate.waiting and lane.breaker.forced is None:
-                del self._lanes[key]
-                self.breakers.pop(lane.name, None)
+                self._drop(target)
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(list(self._lanes.values()))

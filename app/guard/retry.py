@@ -139,7 +139,7 @@ def decide(
     rule = RULES[failure.reason]
     delay_s = _delay_s(failure, rule.retries if has_next else rule.alone, tried, rng, policy)
     if delay_s is not None:
-        delay_s = max(delay_s, _pace_s(ages_s, policy))
+        delay_s = max(delay_s, pace_s(ages_s, policy))
         if delay_s < remaining_s:
             return Retry(delay_s)
     if has_next and _moves_on(failure.reason, policy):
@@ -162,8 +162,13 @@ def _delay_s(failure: Failure, retries: int, tried: int, rng: Callable[[], float
     return rng() * min(policy.cap_s, policy.base_s * 2.0 ** (tried - 1))
 
 
-def _pace_s(ages_s: Sequence[float], policy: Policy) -> float:
-    """Return how long to wait so that no more than ``burst`` attempts start in any ``burst_s``."""
+def pace_s(ages_s: Sequence[float], policy: Policy) -> float:
+    """Return how many seconds to wait so that no more than ``burst`` attempts start in any ``burst_s``.
+
+    Args:
+        ages_s: for each attempt of the whole call, how many seconds ago it started.
+        policy: see Policy.
+    """
     recent = sorted(ages_s)
     if len(recent) < policy.burst:
         return 0.0

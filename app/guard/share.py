@@ -8,6 +8,7 @@ from and however often, so a store may lose everything, or come twice, and all s
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar
@@ -19,8 +20,13 @@ if TYPE_CHECKING:
 
 # A round four times a second: a change needs one round to be told and one to be heard, so half of the second allowed.
 _EVERY_S = 0.25
-# A probe's turn that nobody uses goes to another after this; its holder believes in it for half as long.
-_LEASE_S = 2.0
+# A probe's turn that nobody uses is anybody's after this; its holder believes in it for a second less.
+_LEASE_S = 4.0
+_USABLE_S = _LEASE_S - 1.0
+# Who did not use its turn leaves it to the others for two rounds.
+_PAUSE_S = 2 * _EVERY_S
+# Who was asked for a lane this long ago still wants to probe it: calls may come minutes apart.
+_INTEREST_S = 300.0
 # Words older than this are dropped everywhere: twice the time after which an untouched open lane is forgiven.
 KEEP_S = 3600.0
 
@@ -126,7 +132,7 @@ class Sharing:
         self._orders: dict[str, Order] = {}
         self._met: set[str] = set()
         self._heard = {store.name: News() for store in stores}
-        self._wanted: set[str] = set()
+        self._wanted: dict[str, float] = {}
         self._turns: dict[str, float] = {}
         self._used: set[str] = set()
         self.lost: dict[str, str] = {}
@@ -242,23 +248,44 @@ class Sharing:
     # -- one probe for all ---------------------------------------------------------------------------------------------
 
     def _has_turn(self, lane: str) -> bool:
-        """Say whether a probe may start now; if not, ask for the turn in the next round. With no store left, it may."""
+        """Say whether a probe may start now; if not, ask for the turn in the next rounds. With no store, it may."""
         if self._widest() is None:
             return True
-        if self._clock() < self._turns.get(lane, 0.0):
+        now = self._clock()
+        if now < self._turns.get(lane, now):
+            self._wanted.pop(lane, None)
             self._used.add(lane)
             return True
-        self._wanted.add(lane)
+        self._wanted[lane] = now
         return False
 
     async def _share_probes(self, store: Store) -> None:
-        wanted, self._wanted = self._wanted, set()
-        for lane in wanted:
+        await self._drop_unused(store)
+        for lane in self._candidates():
             asked_at = self._clock()
             if await store.take_probe(lane, _LEASE_S):
-                self._turns[lane] = asked_at + _LEASE_S / 2
+                # Not always as long: calls that come at a steady pace are not to meet nothing but the pauses.
+                self._turns[lane] = asked_at + _USABLE_S * random.uniform(0.7, 1)  # noqa: S311 - no secret
         for lane in tuple(self._used):
             await self._keep_or_drop(store, lane)
+
+    def _candidates(self) -> list[str]:
+        """Return the lanes whose turn this process is to try for in this round."""
+        now = self._clock()
+        self._wanted = {
+            lane: at
+            for lane, at in self._wanted.items()
+            if now - at < _INTEREST_S and lane in self._lanes and self._lanes[lane].state != "closed"
+        }
+        return [lane for lane in self._wanted if lane not in self._turns and self._lanes[lane].probe_due]
+
+    async def _drop_unused(self, store: Store) -> None:
+        now = self._clock()
+        for lane, until in tuple(self._turns.items()):
+            if lane not in self._used and now >= until:
+                await store.drop_probe(lane)
+                if now >= until + _PAUSE_S:
+                    del self._turns[lane]
 
     async def _keep_or_drop(self, store: Store, lane: str) -> None:
         """Keep the turn of a probe under way, and of one that failed until the next is due; drop it otherwise."""

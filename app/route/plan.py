@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
-from app.call import Ask, Choice, Plan, Target, Verdict
+from app.call import Ask, Choice, OnWeak, Plan, Target, Verdict
 from app.errors import CallerError, PolicyError, SluiceError
-from app.route import known
-from app.settings import Settings, parse_chain
+from app.route import fit, known
+from app.route.classify_text import tokens
+from app.route.needs import FIELD_OF, needs
+from app.route.resolve import Chain, chain_of, chain_of_role
+from app.route.tiers import LAST_RESORT, arm_of, sticky_key
 
 if TYPE_CHECKING:
     from app.call import BackendConfig
+    from app.settings import Settings
 
-Lacks = Callable[[Target], frozenset[str]]
-"""Which abilities a target is known to lack."""
-
-_SPARE_ROLES = ("large", "medium", "small", "accurate", "fast", "analysis", "code", "polish")
-"""Where an ``auto`` call goes when nothing of its own role is usable: the better first."""
+_SMALLEST_WINDOW = 2048
+"""Prompt and answer of up to this many tokens fit everywhere: nobody's window needs to be looked up for them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """What a model name stands for."""
+class Catalog(Protocol):
+    """What is known of targets."""
 
-    choices: tuple[Choice, ...]
-    role: str | None
-    why: str
+    def lacks(self, target: Target) -> frozenset[str]:
+        """Return the abilities that a target is known to lack."""
+
+    def window(self, target: Target) -> int | None:
+        """Return a target's context window in tokens, where it is known."""
 
 
-def make_plan(ask: Ask, verdict: Verdict, settings: Settings, lacks: Lacks) -> Plan:
+@dataclass(slots=True)
+class _Sieve:
+    """Candidates that are left, and why others are not; ``forbidden``: LOCAL_ONLY alone keeps some of them out."""
+
+    left: list[Target] = field(default_factory=list)
+    skipped: list[tuple[Target, str]] = field(default_factory=list)
+    roles: dict[Target, str] = field(default_factory=dict)
+    forbidden: bool = False
+
+
+def make_plan(ask: Ask, verdict: Verdict, settings: Settings, catalog: Catalog) -> Plan:
     """Choose the candidates.
 
     Raises:
@@ -39,171 +49,132 @@ def make_plan(ask: Ask, verdict: Verdict, settings: Settings, lacks: Lacks) -> P
         PolicyError: LOCAL_ONLY leaves no candidate.
         SluiceError: no candidate is usable as Sluice is configured.
     """
-    chain = _chain(ask, verdict, settings)
-    configs = settings.backend_configs
-    usable, skipped = _sift(chain.choices, configs)
+    chain = chain_of(ask, verdict, settings)
+    sieve = _usable(chain, settings)
+    if not sieve.left:
+        raise _nothing_usable(chain, sieve)
+    _keep_able(ask, sieve, catalog)
     why = [chain.why]
-    if not usable and chain.role is not None and _is_auto(ask):
-        usable, role = _spare(settings)
-        why.append(f"no target of {chain.role} is usable, so {role} serves" if usable else "")
-    if not usable:
-        raise _nothing_usable(chain, skipped, settings)
-    able, unable = _able(usable, needs(ask.body) if ask.endpoint == "chat" else frozenset(), lacks)
-    if not able:
-        raise _nothing_able(unable)
+    messages, dropped = _fit(ask, verdict, settings, sieve, catalog)
+    role = sieve.roles.get(sieve.left[0], chain.role)
+    if role != chain.role:
+        why.append(f"no target of {chain.role} can serve, so {role} does")
+    arm = _arm_first(ask, chain.choices if role == chain.role else chain_of_role(role or "", settings), role, sieve)
+    if arm is not None:
+        why.append(f"the A/B weights chose {arm}")
+    if dropped:
+        why.append(f"the {dropped} oldest turns do not fit and are left out")
     return Plan(
-        candidates=tuple(dict.fromkeys(able)),
-        role=chain.role,
-        skipped=(*skipped, *((target, f"cannot do {', '.join(sorted(lack))}") for target, lack in unable)),
-        why=tuple(reason for reason in why if reason),
+        candidates=tuple(sieve.left),
+        role=role,
+        skipped=tuple(sieve.skipped),
+        check=chain.role is not None and ask.endpoint == "chat",
+        on_weak=on_weak(role, settings),
+        arm=arm,
+        messages=messages,
+        dropped_turns=dropped,
+        why=tuple(why),
     )
 
 
-def _is_auto(ask: Ask) -> bool:
-    return ask.endpoint != "embeddings" and not ask.body.get("models")
+def on_weak(role: str | None, settings: Settings) -> OnWeak:
+    """Return what becomes of a weak answer of a role; who named a target gets what it says."""
+    if role is None:
+        return "serve"
+    own = settings.on_weak_by_role.get(role)
+    return own if own in {"polish", "escalate", "serve"} else settings.on_weak  # type: ignore[return-value]
 
 
-def _chain(ask: Ask, verdict: Verdict, settings: Settings) -> Chain:
-    """Unite ``model`` and OpenRouter's ``models`` into one chain."""
-    model = ask.body.get("model") or ""
-    chains = [
-        resolve(name, ask.endpoint, verdict, settings) for name in (model, *(ask.body.get("models") or ())) if name
-    ]
-    if not chains:
-        return resolve("auto", ask.endpoint, verdict, settings)
-    choices = tuple(choice for chain in chains for choice in chain.choices)
-    return Chain(choices, chains[0].role, "; then ".join(chain.why for chain in chains))
+def _arm_first(ask: Ask, choices: tuple[Choice, ...], role: str | None, sieve: _Sieve) -> Target | None:
+    """Put the A/B arm that this call falls to in front; an arm that cannot serve leaves its share to the others."""
+    weights = {target: weight for target, weight in choices if weight and target in sieve.left}
+    if not weights:
+        return None
+    arm = arm_of(weights, sticky_key(role or "", ask.body, ask.hints))
+    sieve.left.sort(key=lambda target: target != arm)
+    return arm
 
 
-def resolve(name: str, endpoint: str, verdict: Verdict, settings: Settings) -> Chain:
-    """Find out what one model name stands for.
-
-    Raises:
-        CallerError: nobody knows it and ``UNKNOWN_MODEL=error``.
-    """
-    meaning = settings.model_aliases.get(name)
-    if meaning is not None:
-        inner = _role(meaning.lower(), endpoint, verdict, settings) or Chain(parse_chain(meaning), None, "")
-        return Chain(inner.choices, inner.role, f"{name!r} is an alias of {meaning}")
-    found = _resolve_known(name, endpoint, verdict, settings)
-    if found is not None:
-        return found
-    if settings.unknown_model == "error":
-        raise CallerError(
-            f"The model {name!r} does not exist. Ask for auto, a role, backend/model-id, or an id of GET /v1/models.",
-            status=404,
-            code="model_not_found",
-            param="model",
-            fault="caller_unknown_model",
-        )
-    auto = _auto(endpoint, verdict, settings)
-    return Chain(auto.choices, auto.role, f"nobody knows the model {name!r}; {auto.why}")
+def _usable(chain: Chain, settings: Settings) -> _Sieve:
+    """Keep what is usable: the chain's own targets, then, for ``auto``, those of the spare roles."""
+    sieve = _Sieve()
+    several = [(chain.role, chain.choices), *((spare, chain_of_role(spare, settings)) for spare in chain.spares)]
+    for role, each in several:
+        if sieve.left and role in LAST_RESORT and role != chain.role:
+            break
+        for target, _ in each:
+            if target in sieve.roles:
+                continue
+            sieve.roles[target] = role or ""
+            problem = _problem(settings.backend_configs[target.backend], settings)
+            if problem is None:
+                sieve.left.append(target)
+            elif role == chain.role:
+                sieve.skipped.append((target, problem))
+            sieve.forbidden |= problem is not None and problem.startswith("LOCAL_ONLY")
+    if chain.role is None:
+        sieve.roles.clear()
+    return sieve
 
 
-def _resolve_known(name: str, endpoint: str, verdict: Verdict, settings: Settings) -> Chain | None:
-    role = _role(name.lower(), endpoint, verdict, settings)
-    if role is not None:
-        return role
-    target = _target(name, settings)
-    return Chain((Choice(target),), None, f"the caller asked for {target}") if target else None
+def _problem(config: BackendConfig, settings: Settings) -> str | None:
+    if config.problem is None and settings.force_local_llm is not None and config.local != settings.force_local_llm:
+        return f"FORCE_LOCAL_LLM is {str(settings.force_local_llm).lower()}"
+    return config.problem
 
 
-def _role(lower: str, endpoint: str, verdict: Verdict, settings: Settings) -> Chain | None:
-    if lower == "auto":
-        return _auto(endpoint, verdict, settings)
-    if lower in settings.chains:
-        return Chain(settings.chains[lower], lower, f"the caller asked for the role {lower}")
-    return None
-
-
-def _auto(endpoint: str, verdict: Verdict, settings: Settings) -> Chain:  # noqa: ARG001 - the verdict decides the tier
-    role = "embedding" if endpoint == "embeddings" else "large"
-    return Chain(settings.chains.get(role, ()), role, f"auto is the role {role}")
-
-
-def _target(name: str, settings: Settings) -> Target | None:
-    """Read ``backend/model-id``, or find whose a bare id is: configured targets first, then the price table's."""
-    backend, _, model = name.partition("/")
-    configs = settings.backend_configs
-    if model and backend.lower() in configs:
-        return known.expand(Target(backend.lower(), model))
-    lower = name.lower()
-    usable = [config.name for config in configs.values() if config.problem is None]
-    for target in _configured(settings):
-        if target.backend in usable and lower in known.short_names(target.model):
-            return target
-    return known.owner(name, usable)
-
-
-def _configured(settings: Settings) -> Iterator[Target]:
-    for chain in settings.chains.values():
-        for choice in chain:
-            yield choice.target
-
-
-def _sift(
-    choices: tuple[Choice, ...], configs: Mapping[str, BackendConfig]
-) -> tuple[list[Target], list[tuple[Target, str]]]:
-    usable, skipped = [], []
-    for target, _ in choices:
-        problem = configs[target.backend].problem
-        if problem is None:
-            usable.append(target)
-        else:
-            skipped.append((target, problem))
-    return usable, skipped
-
-
-def _spare(settings: Settings) -> tuple[list[Target], str]:
-    for role in _SPARE_ROLES:
-        usable, _ = _sift(settings.chains.get(role, ()), settings.backend_configs)
-        if usable:
-            return usable, role
-    return [], ""
-
-
-def _able(
-    targets: list[Target], needed: frozenset[str], lacks: Lacks
-) -> tuple[list[Target], list[tuple[Target, frozenset[str]]]]:
+def _keep_able(ask: Ask, sieve: _Sieve, catalog: Catalog) -> None:
+    needed = needs(ask.body) if ask.endpoint == "chat" else frozenset()
     if not needed:
-        return targets, []
-    missing = [(target, needed & lacks(target)) for target in targets]
-    return [target for target, lack in missing if not lack], [each for each in missing if each[1]]
+        return
+    lacking = {target: needed & (catalog.lacks(target) | known.lacks(target)) for target in sieve.left}
+    unable = [(target, f"cannot do {', '.join(sorted(lack))}") for target, lack in lacking.items() if lack]
+    able = [target for target, lack in lacking.items() if not lack]
+    if not able:
+        told = "; ".join(f"{target} {why}" for target, why in unable)
+        first = min(lacking[unable[0][0]])
+        raise CallerError(
+            f"No candidate can do what is asked: {told}.",
+            code="unsupported_parameter",
+            param=FIELD_OF.get(first, first),
+        )
+    sieve.left = able
+    sieve.skipped += unable
 
 
-def needs(body: dict[str, Any]) -> frozenset[str]:
-    """Return the abilities that a chat body needs and that some backends lack."""
-    found = set()
-    if (body.get("n") or 1) != 1:
-        found.add("n")
-    if body.get("logprobs") or body.get("top_logprobs"):
-        found.add("logprobs")
-    if body.get("logit_bias"):
-        found.add("logit_bias")
-    if body.get("tools"):
-        found.add("tools")
-        if body.get("tool_choice") not in (None, "auto"):
-            found.add("tool_choice")
-    form = body.get("response_format")
-    if isinstance(form, dict) and form.get("type") == "json_schema":
-        found.add("schema")
-    return frozenset(found.union(_content_needs(body.get("messages") or ())))
+def _fit(
+    ask: Ask, verdict: Verdict, settings: Settings, sieve: _Sieve, catalog: Catalog
+) -> tuple[tuple[dict[str, object], ...] | None, int]:
+    """Leave out targets whose window is too small; where all are, drop the oldest turns for the largest window."""
+    if ask.endpoint != "chat":
+        return None, 0
+    room = fit.room_for_answer(ask.body) + fit.tokens_of_tools(ask.body)
+    needed = (verdict.prompt_tokens or 0) + room
+    if needed <= _SMALLEST_WINDOW:
+        return None, 0
+    windows = {target: catalog.window(target) for target in sieve.left}
+    small = {target: window for target, window in windows.items() if window is not None and window < needed}
+    if not settings.fit_history and len(small) == len(windows):
+        return None, 0
+    if len(small) < len(windows):
+        _leave_out(sieve, small)
+        return None, 0
+    largest = max(small.values())
+    fitted = fit.fit(ask.body["messages"], largest - room, tokens)
+    if fitted is None or not fitted[1]:
+        return None, 0  # not even the newest turn fits, or the estimate was too high: the backend has the last word
+    _leave_out(sieve, {target: window for target, window in small.items() if window < largest})
+    return tuple(fitted[0]), fitted[1]
 
 
-def _content_needs(messages: Iterable[dict[str, Any]]) -> Iterator[str]:
-    lists = (message["content"] for message in messages if isinstance(message.get("content"), list))
-    for part in itertools.chain.from_iterable(lists):
-        if part.get("type") == "image_url":
-            yield "vision"
-            if not str(part["image_url"].get("url", "")).startswith("data:"):
-                yield "image_url"
-        elif part.get("type") == "input_audio":
-            yield "audio"
+def _leave_out(sieve: _Sieve, small: dict[Target, int]) -> None:
+    sieve.left = [target for target in sieve.left if target not in small]
+    sieve.skipped += [(target, f"its window of {window} tokens is too small") for target, window in small.items()]
 
 
-def _nothing_usable(chain: Chain, skipped: list[tuple[Target, str]], settings: Settings) -> SluiceError:
-    told = "; ".join(f"{target}: {problem}" for target, problem in skipped)
-    if not skipped:
+def _nothing_usable(chain: Chain, sieve: _Sieve) -> SluiceError:
+    told = "; ".join(f"{target}: {problem}" for target, problem in sieve.skipped)
+    if not sieve.skipped:
         variable = f"MODEL_{(chain.role or '').upper()}"
         return SluiceError(
             f"No model serves this: set {variable} to a target, e.g. {variable}=openai/text-embedding-3-small."
@@ -213,21 +184,9 @@ def _nothing_usable(chain: Chain, skipped: list[tuple[Target, str]], settings: S
             code="no_usable_backend",
             fault="policy_not_configured",
         )
-    if settings.local_only and all("LOCAL_ONLY" in problem for _, problem in skipped):
-        return PolicyError(
-            f"LOCAL_ONLY is true and this call needs a remote backend. {told}",
-            code="local_only",
-            fault="policy_local_only",
-        )
+    if sieve.forbidden:
+        message = f"LOCAL_ONLY is true and this call needs a remote backend. {told}"
+        return PolicyError(message, code="local_only", fault="policy_local_only")
     return SluiceError(
         f"No usable backend for this call. {told}.", status=503, code="no_usable_backend", fault="policy_not_configured"
-    )
-
-
-def _nothing_able(unable: list[tuple[Target, frozenset[str]]]) -> CallerError:
-    told = "; ".join(f"{target} cannot do {', '.join(sorted(lack))}" for target, lack in unable)
-    first = min(unable[0][1])
-    field = {"schema": "response_format", "vision": "messages", "image_url": "messages", "audio": "messages"}
-    return CallerError(
-        f"No candidate can do what is asked: {told}.", code="unsupported_parameter", param=field.get(first, first)
     )

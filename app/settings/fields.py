@@ -13,8 +13,8 @@ from dotenv import dotenv_values
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app.call import BackendConfig, Choice, Limits
-from app.settings import derive
+from app.call import BackendConfig, Choice, Limits, OnWeak
+from app.settings import derive, hardware
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,8 +134,21 @@ class Settings(BaseSettings):
     local_only: bool = Field(default=False, description="true: no remote client is ever built")
     force_local_llm: bool | None = Field(None, description="true: local candidates only; false: none; unset: normal")
 
-    model_small: str = Field("mlx/mlx-community/Phi-3.5-mini-instruct-4bit", description="role small: complexity 1-4")
-    model_medium: str = Field("mlx/mlx-community/Qwen2.5-7B-Instruct-4bit", description="role medium: complexity 5-7")
+    tier_small_max: int = Field(4, ge=0, le=10, description="complexity up to this goes to the role small")
+    tier_medium_max: int = Field(7, ge=0, le=10, description="up to this to medium, above it to large")
+    on_weak: OnWeak = Field("polish", description="a weak answer of a role is polished, escalated or served")
+    on_weak_by_role: JsonMap = Field({}, description='JSON: the same for single roles, {"small": "escalate"}')
+    polish_streams: Literal["off", "buffer"] = Field(
+        "off", description="off: streams are never held back; buffer: held back, checked and polished"
+    )
+    attribution_footer: bool = Field(default=False, description="true: a polished answer says who wrote it")
+    fit_history: bool = Field(
+        default=True, description="true: oldest turns are dropped where no window is large enough"
+    )
+    prompts_dir: str = Field("", description="directory of prompt files; default the one that comes with Sluice")
+
+    model_small: str = Field("", description="role small: complexity 1-4; default a local model fit for the hardware")
+    model_medium: str = Field("", description="role medium: complexity 5-7; default as for small")
     model_large: str = Field(
         "gemini/gemini-2.5-pro,openai/gpt-5.1,openrouter/google/gemini-2.5-pro",
         description="role large: complexity 8-10",
@@ -189,6 +202,26 @@ class Settings(BaseSettings):
     ollama_base_url: str = Field("http://127.0.0.1:11434/v1", description="Ollama address")
     ollama_enabled: bool = Field(default=True, description="false takes Ollama out of use, live")
 
+    runloop_enabled: bool = Field(
+        default=True,
+        description="false takes Qwen on Runloop out of use, live (also QWEN_ENABLED)",
+        validation_alias=AliasChoices("runloop_enabled", "qwen_enabled"),
+    )
+
+    mlx_enabled: bool = Field(default=True, description="false takes local models out of use, live")
+    mlx_models: CommaList = Field((), description="further local models that callers may name: hub ids, absolute paths")
+    mlx_allow_any: bool = Field(default=False, description="true: a caller's string may start a download")
+    mlx_preload: CommaList = Field((), description="local models loaded when the engine starts")
+    mlx_pin: CommaList = Field((), description="local models that are never unloaded")
+    mlx_embedding_models: CommaList = Field((), description="local models that may serve /v1/embeddings")
+    mlx_ttl_s: float = Field(1800, ge=0, description="idle seconds after which a local model is unloaded; 0 never")
+    mlx_memory_gb: float = Field(0, ge=0, description="memory budget of the engine in GiB; 0 is 70 % of the machine's")
+    mlx_draft_model: str = Field("", description="a small local model that drafts for the others")
+    mlx_prefix_dir: str = Field("", description="folder for conversation prefixes that fall out of memory")
+    mlx_engines: CommaList = Field((), description="engines elsewhere, http://mac1:9000,http://mac2:9000")
+    engine_key: SecretStr | None = Field(None, description="key of engines elsewhere")
+    hf_token: SecretStr | None = Field(None, description="Hugging Face token, for gated models")
+
     connect_timeout_s: Seconds = Field(5, description="seconds to connect to a backend")
     first_content_timeout_s: Seconds = Field(10, description="seconds to the first content of a stream")
     answer_timeout_s: Seconds = Field(120, description="seconds to a whole plain answer")
@@ -225,7 +258,7 @@ class Settings(BaseSettings):
         )
         return init_settings, nested[0], env_settings, nested[1], dotenv_settings
 
-    @field_validator("log_level", "log_format", "unknown_model", mode="before")
+    @field_validator("log_level", "log_format", "unknown_model", "on_weak", "polish_streams", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
@@ -240,6 +273,8 @@ class Settings(BaseSettings):
     def chains(self) -> dict[str, tuple[Choice, ...]]:
         """Every role's chain, by the role's name in lower case."""
         texts = {name.removeprefix("model_"): getattr(self, name) for name in ROLE_FIELDS}
+        for name, target in zip(("small", "medium"), hardware.local_models(), strict=True):
+            texts[name] = texts[name] or target
         texts["judge"] = texts["judge"] or self.model_large
         texts.update(self.roles)
         return {name: parse_chain(text) for name, text in texts.items() if text}

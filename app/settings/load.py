@@ -54,6 +54,13 @@ def _mistakes(settings: Settings) -> list[str]:
         for name, options in settings.backends.items()
         if name not in BUILT_IN and not options.base_url
     ]
+    found += [
+        f"ON_WEAK_BY_ROLE: {role!r}: {what!r} is not one of polish, escalate, serve"
+        for role, what in settings.on_weak_by_role.items()
+        if what not in {"polish", "escalate", "serve"}
+    ]
+    if settings.tier_small_max > settings.tier_medium_max:
+        found.append("TIER_SMALL_MAX: is larger than TIER_MEDIUM_MAX, so that no call is of medium complexity")
     if settings.host not in LOOPBACK and not settings.api_keys and not settings.allow_anonymous:
         found.append(
             f"API_KEYS: is empty while HOST={settings.host} opens the proxy, and your provider keys, to the network; "

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from app.telemetry.engine import EngineMetrics
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from app.call import Attempt, Record, Target
+    from app.call import Attempt, Record, Target, Usage
 
 # From 50 us (a stage of ours) to 5 min (a long answer), about 2.5 steps a decade.
 BUCKETS = (
     *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1, 2.5, 5, 10, 30, 60, 120, 300),
 )
+CHAR_BUCKETS = (10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2, "dead": 3}
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -39,6 +42,13 @@ class Metrics:
         self._retries = self._counter("retries", "Further attempts at the same target.", "reason")
         self._fallbacks = self._counter("fallbacks", "Attempts at the next candidate.", "reason")
         self._rescues = self._counter("rescues", "Broken streams that were saved.", "how")
+        self._kinds = self._counter("classifications", "Calls by kind and tier.", "kind", "tier")
+        self._faults = self._counter("quality_faults", "Faults found in answers.", "fault", "target")
+        self._polishes = self._counter("polish", "What became of answers that were checked.", "outcome")
+        self._chars = Histogram(
+            "sluice_answer_chars", "Length of answers.", ["target"], registry=self._registry, buckets=CHAR_BUCKETS
+        )
+        self._code = self._counter("answers_with_code", "Answers by whether they hold a code block.", "target", "code")
         self._transitions = self._counter("breaker_transitions", "Breaker changes.", "target", "state", "event")
         self._breakers = Gauge(
             "sluice_breaker_state",
@@ -56,6 +66,7 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemin",
         )
+        self._engine = EngineMetrics(self._registry)
         self._children()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -72,6 +83,9 @@ class Metrics:
         self._first_of = keep(self._first.labels)
         self._token_of = keep(self._token.labels)
         self._tokens_of = keep(self._tokens.labels)
+        self._kind_of = keep(self._kinds.labels)
+        self._chars_of = keep(self._chars.labels)
+        self._code_of = keep(self._code.labels)
 
     def observe(self, record: Record) -> None:
         """Count one call."""
@@ -82,19 +96,33 @@ class Metrics:
         for stage, ms in record.stages_ms.items():
             self._stage_of(stage).observe(ms / 1000)
         self._overhead.observe(max(record.total_ms - record.backend_ms, 0.0) / 1000)
+        self._observe_stream(target, record)
+        for attempt in record.attempts:
+            if attempt.usage is not None:
+                self._count_tokens(self._label(attempt.target), attempt.usage)
+        if record.verdict is not None and record.verdict.kind is not None:
+            self._count_judgement(target, record)
+        if len(record.attempts) > 1 or record.rescued:
+            self._count_detours(record)
+
+    def _observe_stream(self, target: str, record: Record) -> None:
         if record.first_token_ms is not None:
             self._first_of(target).observe(record.first_token_ms / 1000)
         if record.per_token_ms is not None:
             self._token_of(target).observe(record.per_token_ms / 1000)
-        if record.usage is not None:
-            self._count_tokens(target, record)
-        if len(record.attempts) > 1 or record.rescued:
-            self._count_detours(record)
 
-    def _count_tokens(self, target: str, record: Record) -> None:
-        usage = record.usage
-        if usage is None:
-            return
+    def _count_judgement(self, target: str, record: Record) -> None:
+        if record.verdict is not None:
+            self._kind_of(record.verdict.kind or "none", record.role or "none").inc()
+        for fault in record.faults:
+            self._faults.labels(fault, target).inc()
+        if record.polished is not None:
+            self._polishes.labels(record.polished if record.faults else "not_needed").inc()
+        if record.chars is not None:
+            self._chars_of(target).observe(record.chars)
+            self._code_of(target, "yes" if record.code_block else "no").inc()
+
+    def _count_tokens(self, target: str, usage: Usage) -> None:
         for kind in ("prompt", "completion", "cached", "reasoning"):
             amount = getattr(usage, kind)
             if amount:
@@ -115,6 +143,10 @@ class Metrics:
         label = self._label(target)
         self._transitions.labels(label, new, event).inc()
         self._breakers.labels(label).set(BREAKER_STATES[new])
+
+    def engines(self, stats: list[dict[str, Any]], restarts: int) -> None:
+        """Show what the local engines say of themselves."""
+        self._engine.update(stats, restarts)
 
     def config_loaded(self, *, ok: bool) -> None:
         """Say whether the configuration in force is the one on disk."""

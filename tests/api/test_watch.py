@@ -45,7 +45,7 @@ def _all_free(sluice: Running) -> bool:
 async def _until(done: Any, limit_s: float) -> None:
     """Return once this is so: nobody tells when the last task has gone."""
     end = time.monotonic() + limit_s
-    while not done():  # noqa: ASYNC110
+    while not done():
         assert time.monotonic() < end, "never so"
         await asyncio.sleep(0.001)
 

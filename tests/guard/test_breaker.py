@@ -165,10 +165,57 @@ class TestProbing:
         assert refusal(opened).why == "probing"
         clock.pass_s(1)
         second = permit(opened)
-        vanished.report("ok")
+        vanished.report("failed")
         assert state_of(opened) == "half_open"
         second.report("ok")
         assert state_of(opened) == "closed"
+
+    @pytest.mark.parametrize("second", ["under way", "failed", None])
+    def test_a_late_success_of_a_probe_is_believed(self, opened: Breaker, clock: Clock, second: str | None) -> None:
+        clock.pass_s(5)
+        slow = permit(opened, limit_s=20)
+        clock.pass_s(20)
+        other = permit(opened) if second else None
+        if other is not None and second == "failed":
+            other.report("failed")
+        slow.report("ok")
+        assert state_of(opened) == "closed"
+        if other is not None:
+            other.report("failed")
+        assert opened.counts() == (0, 0)
+
+    def test_a_late_success_says_nothing_of_a_later_opening(self, opened: Breaker, clock: Clock) -> None:
+        clock.pass_s(5)
+        slow = permit(opened, limit_s=20)
+        clock.pass_s(20)
+        report(opened, "ok")
+        report(opened, "failed", 5)
+        slow.report("ok")
+        assert state_of(opened) == "open"
+
+    def test_a_late_success_says_nothing_of_a_key_that_died_since(self, opened: Breaker, clock: Clock) -> None:
+        clock.pass_s(5)
+        slow = permit(opened, limit_s=20)
+        clock.pass_s(20)
+        report(opened, "dead")
+        slow.report("ok")
+        assert state_of(opened) == "dead"
+
+    def test_a_late_success_does_not_overrule_the_operator(self, opened: Breaker, clock: Clock) -> None:
+        clock.pass_s(5)
+        slow = permit(opened, limit_s=20)
+        clock.pass_s(20)
+        opened.force("open")
+        slow.report("ok")
+        assert state_of(opened) == "open"
+
+    def test_a_late_success_revives_a_dead_key(self, dead: Breaker, clock: Clock) -> None:
+        clock.pass_s(300)
+        slow = permit(dead, limit_s=20)
+        clock.pass_s(20)
+        permit(dead)
+        slow.report("ok")
+        assert state_of(dead) == "closed"
 
     def test_a_probe_waits_for_its_turn(self, opened: Breaker, clock: Clock) -> None:
         turns = iter([False, True])

@@ -22,6 +22,7 @@ class Model:
         self.forced: Forced | None = None
         self.events: list[tuple[int, bool]] = []
         self.epoch = 0
+        self.broke = 0
         self.started = 0.0
         self.probe_at = 0.0
         self.probe_until: float | None = None
@@ -31,8 +32,10 @@ class Model:
         if self.state == "closed" or state == "closed":
             self.events = []
             self.started = now
-        self.state = state
         self.epoch += 1
+        if self.state == "closed" or (state == "dead" and self.state != "dead"):
+            self.broke = self.epoch
+        self.state = state
         self.probe_until = None
         self.touched = now
 
@@ -58,8 +61,11 @@ class Model:
         self.probe_until = now + PROBE_LIMIT_S
         return self.epoch, True
 
-    def report(self, epoch: int, outcome: Outcome, now: float) -> None:
+    def report(self, epoch: int, probe: bool, outcome: Outcome, now: float) -> None:
         if epoch != self.epoch:
+            late = probe and outcome == "ok" and epoch > self.broke
+            if late and self.forced is None and self.state != "closed":
+                self.enter("closed", now)
             return
         if self.probe_until is not None:
             self.report_probe(outcome, now)
@@ -98,10 +104,11 @@ class Model:
             return
         self.forced = forced
         self.enter("open" if forced == "open" else "closed", now)
+        self.broke = self.epoch
 
 
 class BreakerMachine(RuleBasedStateMachine):
-    permits: ClassVar[Bundle[tuple[Permit, int]]] = Bundle("permits")
+    permits: ClassVar[Bundle[tuple[Permit, tuple[int, bool]]]] = Bundle("permits")
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +117,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.model = Model()
 
     @rule(target=permits, times=st.integers(1, 6))
-    def admit(self, times: int) -> MultipleResults[tuple[Permit, int]]:
+    def admit(self, times: int) -> MultipleResults[tuple[Permit, tuple[int, bool]]]:
         given = []
         for _ in range(times):
             expected = self.model.admit(self.clock.now)
@@ -118,12 +125,12 @@ class BreakerMachine(RuleBasedStateMachine):
             assert isinstance(actual, Permit) == (expected is not None)
             if isinstance(actual, Permit) and expected is not None:
                 assert actual.probe == expected[1]
-                given.append((actual, expected[0]))
+                given.append((actual, expected))
         return multiple(*given)
 
     @rule(permit=consumes(permits), outcome=st.sampled_from(["ok", "failed", "failed", "ignored", "dead"]))
-    def report(self, permit: tuple[Permit, int], outcome: Outcome) -> None:
-        self.model.report(permit[1], outcome, self.clock.now)
+    def report(self, permit: tuple[Permit, tuple[int, bool]], outcome: Outcome) -> None:
+        self.model.report(*permit[1], outcome, self.clock.now)
         permit[0].report(outcome)
 
     @rule(times=st.integers(1, 6), outcome=st.sampled_from(["ok", "failed"]))
@@ -132,7 +139,7 @@ class BreakerMachine(RuleBasedStateMachine):
             expected = self.model.admit(self.clock.now)
             actual = self.breaker.admit(PROBE_LIMIT_S)
             if isinstance(actual, Permit) and expected is not None:
-                self.model.report(expected[0], outcome, self.clock.now)
+                self.model.report(*expected, outcome, self.clock.now)
                 actual.report(outcome)
 
     @rule(seconds=st.sampled_from([1, 4, 5, 9, 10, 15, 20, 49, 50, 100, 290, 300, 310, 1800]))

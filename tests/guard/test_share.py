@@ -217,6 +217,18 @@ async def test_one_probe_over_all_gateways(make: Make) -> None:
         await rounds(*gateways)
 
 
+@pytest.mark.parametrize("every_s", [1, 7, 26])
+async def test_calls_that_come_seldom_probe_too(make: Make, every_s: int) -> None:
+    gateway = make()
+    gateway.report("failed", 5)
+    for tick in range(every_s * 15 * 4):
+        if tick % (every_s * 4) == 0 and isinstance(gateway.lane.admit(), Permit):
+            return
+        gateway.clock.pass_s(0.25)
+        await gateway.round()
+    pytest.fail("the lane was never probed")
+
+
 async def test_a_probe_whose_caller_left_gives_its_turn_to_another_gateway(make: Make) -> None:
     one, two = make(), make()
     one.report("failed", 5)

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from app.backend.catalog import lacks
+from app.backend.catalog import Catalog
 from app.call import Ask, Hints, Plan, Target, Verdict
 from app.errors import CallerError, PolicyError, SluiceError
 from app.route import known
-from app.route.plan import make_plan, needs
+from app.route.needs import needs
+from app.route.plan import make_plan
 from app.settings import Settings, load
 
 _BASE = "BACKENDS__UP__BASE_URL=http://10.0.0.1/v1\nGROQ_API_KEY=k\nMODEL_LARGE=up/large,groq/llama-3.3-70b-versatile\n"
@@ -25,7 +26,7 @@ def settings(tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
 def _plan(settings: Settings, model: str | None = None, endpoint: str = "chat", **body: Any) -> Plan:
     body = {"messages": [{"role": "user", "content": "x"}], **({"model": model} if model is not None else {}), **body}
     ask = Ask(endpoint, body, Hints(), "t", 0.0, "r")
-    return make_plan(ask, Verdict(), settings, lacks(settings))
+    return make_plan(ask, Verdict(), settings, Catalog(settings, known.context_window))
 
 
 def _names(plan: Plan) -> list[str]:

@@ -1,0 +1,189 @@
+"""What kind of call this is and how hard: a linear model over one pass of the text, pure and in bounded time.
+
+The weights are a small file trained by ``scripts/train-classifier``; ``weights/MODEL_CARD.md`` says on what, and how
+far the figures hold. Scoring needs numpy only.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from app.call import Verdict
+from app.route import features as f
+from app.route.classify_text import Turns, read, tokens
+
+KINDS: tuple[str, ...] = ("code", "chat", "extraction", "translation", "summarise", "math", "creative", "analysis")
+"""The closed set of kinds; the first has a head of its own, the others share a vote."""
+
+WEIGHTS = Path(__file__).parent / "weights" / "classifier.npz"
+
+FOLLOW_UP_CHARS = 160
+"""A last message up to this long may lean on the turn before it."""
+
+LENGTH_SHARE = 0.3
+"""Difficulty for each doubling of the length beyond the clip, as in training."""
+
+SYSTEM_SHARE, EARLIER_SHARE, FENCED = 0.25, 0.75, 1.5
+"""How much of the system prompt's and of the earlier turn's log odds for code counts, and what a fenced answer adds."""
+
+BOUND = 4.0
+"""Log odds of another turn count up to here, so that a change of subject is still judged by itself."""
+
+
+class Model(NamedTuple):
+    """The loaded weights: one column a head (the kinds, then difficulty)."""
+
+    lexicon: f.Lexicon
+    rows: f.Floats
+    skeleton: f.Floats
+    shape: f.Floats
+    bias: f.Floats
+    edges: tuple[float, ...]
+
+
+class Scores(NamedTuple):
+    """Log odds for code and for each other kind, and the difficulty on the model's own scale."""
+
+    code: float
+    others: list[float]
+    hard: float
+
+
+@cache
+def load() -> Model:
+    """Read the weights once (about 10 ms).
+
+    Raises:
+        FileNotFoundError: the weights file is not installed.
+        ValueError: the weights were trained for another layout of the features.
+    """
+    with np.load(WEIGHTS) as file:
+        if file["rows"].shape != (f.ROWS, len(KINDS) + 1):
+            raise ValueError(f"{WEIGHTS} does not fit this version: train it again with scripts/train-classifier")
+        lexicon = f.build_lexicon(dict(zip(file["key"].tolist(), file["group"].tolist(), strict=True)))
+        rows, skeleton, shape = (
+            file[name].astype(np.float32) * file[f"{name}_step"] for name in ("rows", "skeleton", "shape")
+        )
+        return Model(lexicon, rows, skeleton, shape, file["bias"], tuple(file["edges"].tolist()))
+
+
+def classify(messages: list[dict[str, Any]], tools: bool = False) -> Verdict:
+    """Judge the messages of an OpenAI chat body, by the last user message first.
+
+    Never raises on malformed messages: what cannot be read counts as empty.
+
+    Args:
+        messages: the body's ``messages``; content may be text, a list of parts, or null.
+        tools: whether the call offers tools or functions to the model.
+
+    Returns:
+        A kind of :data:`KINDS`, a complexity from 1 to 10, and an estimate of the prompt's tokens.
+    """
+    model = load()
+    turns = read(messages)
+    text = f.clip(turns.last)
+    words, found = f.extract(text, model.lexicon)
+    scores = score(model, found)
+    code = scores.code + _context(model, turns)
+    kind = "code" if code > 0 else KINDS[1 + max(range(len(scores.others)), key=scores.others.__getitem__)]
+    estimate = tokens(messages)
+    hard = scores.hard + _length_bonus(len(turns.last))
+    complexity = 1 + bisect(model.edges, hard)
+    reasons = _reasons(kind, complexity, words, found, estimate, turns, tools)
+    return Verdict(kind, complexity, estimate, reasons)
+
+
+def difficulty(text: str) -> float:
+    """Return the difficulty of one prompt on the model's own scale: only the order of two values means anything."""
+    model = load()
+    _, found = f.extract(f.clip(text), model.lexicon)
+    return score(model, found).hard + _length_bonus(len(text))
+
+
+def score(model: Model, found: f.Features) -> Scores:
+    """Return the scores of all heads for the features of one text."""
+    total = f.row_values(len(found.rows)) @ model.rows.take(found.rows, axis=0)  # a product is a sum, and faster
+    total += f.skeleton_values(len(found.skeleton)) @ model.skeleton.take(found.skeleton, axis=0)
+    total += found.shape @ model.shape
+    total += model.bias
+    code, *others, hard = total.tolist()
+    return Scores(code, others, hard)
+
+
+def _length_bonus(chars: int) -> float:
+    """Return what text beyond the clip adds."""
+    limit = f.HEAD + f.TAIL
+    return LENGTH_SHARE * math.log2(chars / limit) if chars > limit else 0.0
+
+
+def _context(model: Model, turns: Turns) -> float:
+    """Return the log odds for code that the turns before the last message add; a long message stands for itself."""
+    if len(turns.last) > FOLLOW_UP_CHARS:
+        return 0.0
+    evidence = 0.0
+    if turns.earlier:
+        evidence += EARLIER_SHARE * _bounded_code(model, turns.earlier)
+        evidence += FENCED if turns.fenced else 0.0
+    if turns.system:
+        evidence += SYSTEM_SHARE * _bounded_code(model, turns.system)
+    return evidence
+
+
+def _bounded_code(model: Model, text: str) -> float:
+    _, found = f.extract(f.clip(text), model.lexicon)
+    return max(-BOUND, min(BOUND, score(model, found).code))
+
+
+_ASKS = {
+    "code": ("make", "modify", "codeverb", "codenoun", "maybecode", "language", "maybelang", "library", "fault", "how"),
+    "chat": ("greeting", "question", "how", "life", "explain", "easy"),
+    "extraction": ("extract",),
+    "translation": ("translate", "tongue"),
+    "summarise": ("summarise",),
+    "math": ("math", "proof"),
+    "creative": ("prose", "imagine", "make"),
+    "analysis": ("analysis", "explain", "science", "design", "proof"),
+}
+_GROUPS = {kind: frozenset(f.CLASSES.index(name) for name in names) for kind, names in _ASKS.items()}
+_HARD = frozenset(f.CLASSES.index(name) for name in ("science", "design", "proof"))
+_QUOTE = 48
+LONG_TOKENS = 1500
+"""Prompts above this many tokens are called long in the reasons."""
+
+
+def _reasons(
+    kind: str, complexity: int, words: f.Words, found: f.Features, estimate: int, turns: Turns, tools: bool
+) -> tuple[str, ...]:
+    """Return short sentences: what the kind rests on, what the complexity rests on, what else was seen."""
+    reasons = [f"asks for {kind}{_quoted(words, found, _GROUPS[kind])}"]
+    if "```" in words.text:
+        reasons.append("holds a fenced block")
+    hard = _quoted(words, found, _HARD)
+    reasons.append(f"complexity {complexity} of 10{hard}")
+    if estimate > LONG_TOKENS:
+        reasons.append(f"long prompt ({estimate:,} tokens)")
+    if turns.images:
+        reasons.append(f"{turns.images} image{'s' if turns.images > 1 else ''}")
+    if tools:
+        reasons.append("offers tools")
+    return tuple(reasons)
+
+
+def _quoted(words: f.Words, found: f.Features, groups: frozenset[int]) -> str:
+    """Return up to one phrase of the text, in quotes, that spans neighbouring words of these classes."""
+    at = [word for word, group in found.hits if group in groups]
+    if not at:
+        return ""
+    last = first = at[0]
+    for word in at[1:]:
+        if word - last > f.NEAR or words.end[word] - words.start[first] > _QUOTE:
+            break
+        last = word
+    phrase = " ".join(words.text[words.start[first] : words.end[last]].split())
+    return f": '{phrase[:_QUOTE]}'"

@@ -1,0 +1,42 @@
+"""Which abilities a call needs that some backends lack. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+FIELD_OF = {"schema": "response_format", "vision": "messages", "image_url": "messages", "audio": "messages"}
+"""The body's field that asks for an ability, where it has another name."""
+
+
+def needs(body: dict[str, Any]) -> frozenset[str]:
+    """Return the abilities that a chat body needs."""
+    found = set()
+    if (body.get("n") or 1) != 1:
+        found.add("n")
+    if body.get("logprobs") or body.get("top_logprobs"):
+        found.add("logprobs")
+    if body.get("logit_bias"):
+        found.add("logit_bias")
+    if body.get("tools"):
+        found.add("tools")
+        if body.get("tool_choice") not in (None, "auto"):
+            found.add("tool_choice")
+    form = body.get("response_format")
+    if isinstance(form, dict) and form.get("type") == "json_schema":
+        found.add("schema")
+    return frozenset(found.union(_content_needs(body.get("messages") or ())))
+
+
+def _content_needs(messages: Iterable[dict[str, Any]]) -> Iterator[str]:
+    lists = (message["content"] for message in messages if isinstance(message.get("content"), list))
+    for part in itertools.chain.from_iterable(lists):
+        if part.get("type") == "image_url":
+            yield "vision"
+            if not str(part["image_url"].get("url", "")).startswith("data:"):
+                yield "image_url"
+        elif part.get("type") == "input_audio":
+            yield "audio"
