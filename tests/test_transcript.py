@@ -42,12 +42,12 @@ def test_a_role_alone_is_no_commitment_but_an_end_is() -> None:
 
 def test_it_is_finished_when_every_choice_is() -> None:
     script = _take({"content": "x"}, finish="stop")
-    assert script.finished
+    seen = [(script.finished, script.exact)]
     script.take({"choices": [{"index": 1, "delta": {"content": "y"}}]})
-    assert not script.finished
-    assert not script.exact
+    seen.append((script.finished, script.exact))
     script.take({"choices": [{"index": 1, "delta": {}, "finish_reason": "length"}]})
-    assert (script.finished, script.finish) == (True, {0: "stop", 1: "length"})
+    assert [*seen, (script.finished, script.exact)] == [(True, True), (False, False), (True, False)]
+    assert script.finish == {0: "stop", 1: "length"}
 
 
 def test_usage_is_the_backends_or_an_estimate_that_says_so() -> None:

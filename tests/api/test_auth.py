@@ -88,7 +88,7 @@ def test_strangers_are_no_admins(scope: dict[str, Any], headers: dict[bytes, byt
 
 
 def test_a_key_makes_an_admin_from_anywhere() -> None:
-    settings = Settings(admin_key="secret")  # type: ignore[arg-type]
+    settings = Settings(admin_key="secret")
     admit_admin({"client": ("10.0.0.1", 1)}, {b"authorization": b"Bearer secret"}, settings)
     with pytest.raises(PolicyError) as caught:
         admit_admin(_LOCAL, {b"host": b"localhost", b"authorization": b"Bearer wrong"}, settings)

@@ -13,7 +13,7 @@ from app.route.needs import needs
 from app.route.plan import make_plan
 from app.settings import Settings, load
 
-_BASE = "BACKENDS__UP__BASE_URL=http://10.0.0.1/v1\nGROQ_API_KEY=k\nMODEL_LARGE=up/large,groq/llama-3.3-70b-versatile\n"
+_BASE = "MLX_ENABLED=false\nBACKENDS__UP__BASE_URL=http://10.0.0.1/v1\nGROQ_API_KEY=k\nMODEL_LARGE=up/large,groq/llama-3.3-70b-versatile\n"
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_embeddings_go_to_their_role(settings: Settings) -> None:
     ],
 )
 def test_whose_a_bare_id_is(name: str, backends: list[str], target: str | None) -> None:
-    found = known.owner(name, backends)
+    found = known.owner(name, tuple(backends))
     assert (str(found) if found else None) == target
 
 

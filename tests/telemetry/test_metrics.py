@@ -28,7 +28,7 @@ def _families(text: str) -> dict[str, Any]:
 
 def _value(text: str, name: str, **labels: str) -> float:
     samples = [sample for family in _families(text).values() for sample in family.samples]
-    return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
+    return float(sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items()))
 
 
 async def test_names_and_labels(sluice: Running) -> None:
@@ -92,16 +92,19 @@ def test_buckets_fit_50_us_and_5_min() -> None:
 def test_a_record_is_counted_whole() -> None:
     metrics = Metrics()
     target = Target("b", "m")
-    attempts = (Attempt(target, "timeout"), Attempt(target, "cut"), Attempt(Target("c", "m"), "ok"))
+    attempts = (
+        Attempt(target, "timeout"),
+        Attempt(target, "cut"),
+        Attempt(Target("c", "m"), "ok", 1.0, Usage(5, 7, 2, 3)),
+    )
     record = Record(
         "r", "chat", "t", True, "ok", 200, target, "large", None, attempts, Usage(5, 7, 2, 3), {"parse": 1.0}, 10.0, 8.0,
         first_token_ms=4.0, per_token_ms=2.0, rescued=("restart",),
     )  # fmt: skip
     metrics.observe(record)
     text = metrics.text().decode()
-    told = {
-        kind: _value(text, "sluice_tokens_total", kind=kind) for kind in ("prompt", "completion", "cached", "reasoning")
-    }
+    kinds = ("prompt", "completion", "cached", "reasoning")
+    told = {kind: _value(text, "sluice_tokens_total", kind=kind) for kind in kinds}
     assert told == {"prompt": 5, "completion": 7, "cached": 2, "reasoning": 3}
     assert _value(text, "sluice_retries_total", reason="timeout") == 1
     assert _value(text, "sluice_fallbacks_total", reason="cut") == 1
