@@ -117,7 +117,9 @@ class TestSwitches:
 
     async def test_local_only_makes_no_connection(self, start: Start) -> None:
         async with Upstream(host="127.0.0.2") as away:
-            remote = f"BACKENDS__AWAY__BASE_URL={away.url}\nLOCAL_ONLY=true\nMODEL_LARGE=away/large\nMODEL_CODE=away/code\n"
+            remote = (
+                f"BACKENDS__AWAY__BASE_URL={away.url}\nLOCAL_ONLY=true\nMODEL_LARGE=away/large\nMODEL_CODE=away/code\n"
+            )
             async with start(f"{remote}OLLAMA_ENABLED=false\n") as sluice:
                 for model in ("auto", "large", "away/any", "code"):
                     error = await refused(sluice, model=model)
@@ -341,5 +343,3 @@ async def test_streams_are_routed_alike(start: Start, up: Upstream) -> None:
     async with start(ROLES, up=up) as sluice:
         headers, _ = await stream(sluice, CODE)
         assert (headers["x-sluice-target"], headers["x-sluice-role"]) == ("up/code", "code")
-
-
