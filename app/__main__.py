@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,7 @@ EnvFile = Annotated[Path, typer.Option("--env-file", help="The file with the set
 SubEnvFile = Annotated[Path | None, typer.Option("--env-file", help="The file with the settings.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _ENV_FILE = Path(".env")
+_MARKS = {"ok": "+", "note": "-", "problem": "!"}
 
 
 def _load(env_file: Path) -> Settings:
@@ -49,6 +51,75 @@ def check(env_file: EnvFile = _ENV_FILE) -> None:
     """Check the configuration without starting; exit status 2 where it cannot be used."""
     _report(_load(env_file), env_file)
     typer.echo("The configuration is good.")
+
+
+@cli.command()
+def doctor(
+    env_file: EnvFile = _ENV_FILE, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """Find out what stands in the way, each finding with its remedy; exit status 1 where there is a problem."""
+    from app.doctor import examine
+
+    settings = _load(env_file)
+    findings = examine(settings)
+    if as_json:
+        import orjson
+
+        typer.echo(orjson.dumps([each.as_json() for each in findings], option=orjson.OPT_INDENT_2).decode())
+    else:
+        for each in findings:
+            remedy = f" -> {each.remedy}" if each.remedy else ""
+            typer.echo(f"{_MARKS[each.level]} {each.about:<12} {each.told}{remedy}")
+        for name in shadowed(env_file):
+            typer.echo(f"- {name} is set by the environment: editing {env_file} does not change it")
+    raise typer.Exit(1 if any(each.level == "problem" for each in findings) else 0)
+
+
+@cli.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def engine(context: typer.Context) -> None:
+    """Run the local engine alone, for gateways on other machines: --host, --port, --help tells the rest."""
+    from app.engine.__main__ import main as run
+
+    raise typer.Exit(run(context.args))
+
+
+models = typer.Typer(help="The local models of a running Sluice.", no_args_is_help=True)
+cli.add_typer(models, name="models")
+
+
+@models.command("list")
+def list_models(env_file: EnvFile = _ENV_FILE) -> None:
+    """Print every local model and its state."""
+    from app import models as local
+
+    _told(lambda: local.show(_load(env_file)))
+
+
+def _model_command(action: str, text: str) -> None:
+    def command(
+        model: Annotated[str, typer.Argument(help="A hub id or an absolute path.")], env_file: EnvFile = _ENV_FILE
+    ) -> None:
+        from app import models as local
+
+        _told(lambda: typer.echo(f"{model}: {local.act(_load(env_file), action, model)}"))
+
+    models.command(action, help=text)(command)
+
+
+_model_command("pull", "Download a model.")
+_model_command("load", "Load a model into memory.")
+_model_command("unload", "Take a model out of memory.")
+
+
+def _told(work: Callable[[], None]) -> None:
+    """Run something that needs a running Sluice; say what is wrong in one line."""
+    from app.models import NotServingError
+
+    try:
+        work()
+    except NotServingError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
 
 
 @cli.command()

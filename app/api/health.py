@@ -12,8 +12,25 @@ if TYPE_CHECKING:
 _BAD = {"open", "half_open", "dead"}
 
 
-def readiness(gateway: Gateway) -> dict[str, Any]:
-    """Return the body of ``/health/ready``.
+async def local_models(gateway: Gateway) -> dict[str, Any]:
+    """Return the state of every local model that the roles name or the engine knows; the engine is not started."""
+    settings = gateway.live.current
+    config = settings.backend_configs["mlx"]
+    if config.problem is not None:
+        return {}
+    named = sorted({str(target) for target in _used(settings) if target.backend == "mlx"})
+    models: dict[str, Any] = {name: {"state": "not_loaded"} for name in named}
+    backend = gateway.backends.mlx()
+    for told in await backend.ask_engines("/health") if backend is not None else ():
+        for name, state in told.get("models", {}).items():
+            shown = models.get(f"mlx/{name}")
+            if shown is None or shown["state"] == "not_loaded" or state.get("state") == "ready":
+                models[f"mlx/{name}"] = state
+    return models
+
+
+def readiness(gateway: Gateway, models: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of ``/health/ready``, given the state of the local models.
 
     ``unready``: not one role has a usable target, or the process is on its way out. ``degraded``: calls are served, but
     a lane that the roles use is out of use, a dependency is lost, or the configuration on disk is not the one in force.
@@ -29,7 +46,7 @@ def readiness(gateway: Gateway) -> dict[str, Any]:
     return {
         "status": _status(gateway, backends, dependencies, used),
         "backends": backends,
-        "models": {},
+        "models": models,
         "dependencies": dependencies,
         "config": config,
     }

@@ -48,7 +48,7 @@ DIALECTS: dict[str, Dialect] = {
     "openrouter": Dialect(),
     "gemini": Dialect(rename=_MAX_TOKENS),
     "workers-ai": Dialect(rename=_MAX_TOKENS, lacks=frozenset({"n", "logprobs", "logit_bias"})),
-    "mlx": Dialect(developer=True),
+    "mlx": Dialect(),
     # Not fields of its /v1 request: silently ignored, so that a limit would not hold.
     "ollama": Dialect(
         drop=frozenset({"user", "parallel_tool_calls", "n", "tool_choice"}),
@@ -79,8 +79,9 @@ def adapt(body: dict[str, Any], target: Target, dialect: str) -> dict[str, Any]:
     if adapted.get("stream") is True:
         options = adapted.get("stream_options")
         adapted["stream_options"] = {**options, "include_usage": True} if options else {"include_usage": True}
-    if "messages" in adapted and (quirks.message_drop or not quirks.developer):
-        adapted["messages"] = [_message(message, quirks) for message in adapted["messages"]]
+    messages = adapted.get("messages")
+    if isinstance(messages, list) and (quirks.message_drop or not quirks.developer):
+        adapted["messages"] = [_message(each, quirks) if isinstance(each, dict) else each for each in messages]
     return adapted
 
 

@@ -61,13 +61,13 @@ class EngineHost:
         Raises:
             BackendError: it does not start; the message says why.
         """
-        if await self._answers():
+        if await self.answers():
             return
         async with self._single_flight:
-            if not await self._answers():
+            if not await self.answers():
                 await self._start()
 
-    async def _answers(self) -> bool:
+    async def answers(self) -> bool:
         """Whether somebody accepts on the socket."""
         try:
             _, writer = await asyncio.open_unix_connection(str(self.socket))
@@ -86,7 +86,7 @@ class EngineHost:
             if lock is not None:
                 await self._spawn(lock)
         until = loop.time() + START_S
-        while not await self._answers():
+        while not await self.answers():
             if self._process is not None and self._process.returncode is not None:
                 raise _unavailable(f"The local engine did not start: {self._told(self._process.returncode)}.", 5.0)
             if loop.time() > until:

@@ -22,6 +22,7 @@ _FRESH_S = 20.0
 """A model that answered this lately is taken as loaded; asking the engine costs a round trip."""
 _AHEAD = 4
 """A warm engine is preferred while it has at most this many more calls under way than the idlest."""
+_REPORT_S = 1.0
 _REMEMBERED = 10_000
 
 
@@ -92,6 +93,32 @@ class MlxBackend:
             busy = error.code in {"queue_full", "hub_busy"}
             error.reason = Reason.OVERLOADED if busy else Reason.MODEL_MISSING
             raise error
+
+    async def ask_engines(self, path: str) -> list[dict[str, Any]]:
+        """Return what every engine that runs says at a path, ``/health`` or ``/stats``; none is started for it."""
+        if self._host is not None and not await self._host.answers():
+            return []
+        told = await asyncio.gather(
+            *(place.wire.fetch(path, _REPORT_S) for place in self._places), return_exceptions=True
+        )
+        return [each for each in told if isinstance(each, dict)]
+
+    async def order(self, action: str, model: str) -> dict[str, Any]:
+        """Have the engine ``load``, ``unload`` or ``pull`` a model; return the model's state.
+
+        Raises:
+            BackendError: it cannot be done; the message names the remedy.
+        """
+        if self._host is not None:
+            await self._host.ensure()
+        place = self._place_for(model, None)
+        body = orjson.dumps({"model": model})
+        status, headers, raw = await place.wire.admin(f"/admin/{action}", body, Trace())
+        if status != 200:  # noqa: PLR2004 - HTTP's OK
+            raise wire_errors.from_response("mlx", status, headers, raw)
+        place.answered.pop(model, None)
+        state: dict[str, Any] = orjson.loads(raw)
+        return state
 
     def _place_for(self, model: str, conversation: str | None) -> _Place:
         """Choose the engine with the least to do, a warm one before a cold one."""

@@ -13,6 +13,7 @@ from app.backend import wire_errors
 from app.backend.base import Event, Whole
 from app.backend.catalog import adapt
 from app.backend.http import Exchange, HttpClient, endpoint_url
+from app.backend.shape import good_answer, good_chunk
 from app.backend.sse import SSEDecoder
 from app.errors import BackendError, Reason
 
@@ -93,7 +94,10 @@ class OpenAIBackend:
         finally:
             exchange.close()
         trace.stage("answer")
-        return Whole(raw, self._decode(raw))
+        answer = self._decode(raw)
+        if not good_answer(endpoint, answer):
+            raise BackendError(Reason.MALFORMED, f"{self.config.name} answered 200 with something that is no answer.")
+        return Whole(raw, answer)
 
     def _decode(self, raw: bytes) -> dict[str, Any]:
         try:
@@ -120,7 +124,7 @@ class OpenAIBackend:
         return HttpEventStream(exchange, self, self._max_answer_bytes)
 
     async def _post(self, endpoint: str, body: dict[str, Any], headers: CIMultiDict[str], trace: Trace) -> Exchange:
-        raw = orjson.dumps(body)
+        raw = _encoded(body)
         exchange = await self._client.post(self._urls[endpoint], headers, raw, self.config.limits.connect_s, trace)
         if exchange.status == _OK:
             return exchange
@@ -130,6 +134,7 @@ class OpenAIBackend:
             told = b""
         finally:
             exchange.close()
+        told = told.replace(self.config.api_key.encode() or b"\0", b"***")  # also where a cut would leave a part of it
         raise self._scrub(wire_errors.from_response(self.config.name, exchange.status, exchange.headers, told))
 
     def event_error(self, chunk: dict[str, Any]) -> BackendError | None:
@@ -143,9 +148,22 @@ class OpenAIBackend:
     def _scrub(self, error: BackendError) -> BackendError:
         """Remove the key from what a backend says of it."""
         key = self.config.api_key
-        if key and key in error.message:
+        if key:
             error.message = error.message.replace(key, "***")
+            error.type = error.type.replace(key, "***")
+            error.code = error.code and error.code.replace(key, "***")
+            error.param = error.param and error.param.replace(key, "***")
         return error
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError as error:  # deeper than orjson writes (254), though it reads it
+        message = f"The request body cannot be passed on: {str(error).lower()}."
+        raise BackendError(
+            Reason.INVALID, message, status=400, type="invalid_request_error", code="invalid_json"
+        ) from error
 
 
 class HttpEventStream:
@@ -197,11 +215,13 @@ class HttpEventStream:
             chunk = orjson.loads(data)
         except orjson.JSONDecodeError:
             chunk = None
-        if not isinstance(chunk, dict):
+        if not isinstance(chunk, dict) or not good_chunk(chunk):
             self.malformed += 1
             return None
         if chunk.get("error") or "x_groq" in chunk:
             self._failure = self._backend.event_error(chunk)
+        if b"\n" in data:  # several data lines; in JSON the line ends mean nothing
+            data = data.replace(b"\n", b" ")
         return Event(b"data: " + data + b"\n\n", chunk)
 
     def finish(self) -> None:

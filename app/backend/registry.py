@@ -63,6 +63,15 @@ class Backends:
             self.engine = EngineHost(self._directory, lambda: self._environment)
         return self.engine
 
+    def mlx(self) -> MlxBackend | None:
+        """Return the backend of local models, if a call has needed it."""
+        found = self._built.get("mlx")
+        return found if isinstance(found, MlxBackend) else None
+
+    def restarts(self) -> int:
+        """Return how often this worker has seen the engine end."""
+        return self.engine.restarts if self.engine is not None else 0
+
     async def close(self) -> None:
         """Close every connection."""
         await self.client.close()

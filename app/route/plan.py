@@ -124,7 +124,7 @@ def _problem(config: BackendConfig, settings: Settings) -> str | None:
 
 
 def _keep_able(ask: Ask, sieve: _Sieve, catalog: Catalog) -> None:
-    needed = needs(ask.body)
+    needed = needs(ask.body) if ask.endpoint == "chat" else frozenset()
     if not needed:
         return
     lacking = {target: needed & (catalog.lacks(target) | known.lacks(target)) for target in sieve.left}

@@ -48,7 +48,8 @@ def _json_object(value: object) -> object:
 
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
 JsonMap = Annotated[dict[str, str], NoDecode, BeforeValidator(_json_object)]
-Seconds = Annotated[float, Field(gt=0)]
+"""A JSON object, decoded here: what is wrong with it is then a mistake like any other."""
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class BackendOptions(BaseModel):
@@ -119,8 +120,8 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(None, description="key of the admin endpoints; unset allows loopback only")
     allow_anonymous: bool = Field(default=False, description="true serves a network without API_KEYS")
     cors_origins: CommaList = Field(("*",), description="comma list of web origins that may call /v1")
-    max_body_mb: float = Field(32, gt=0, description="larger request bodies get a 413")
-    max_answer_mb: float = Field(64, gt=0, description="larger answers of a backend are refused")
+    max_body_mb: float = Field(32, gt=0, allow_inf_nan=False, description="larger request bodies get a 413")
+    max_answer_mb: float = Field(64, gt=0, allow_inf_nan=False, description="larger answers of a backend are refused")
     performance_in_body: bool = Field(default=False, description="true adds the performance object to every answer")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     log_format: Literal["text", "json"] = Field("text", description="text or json")
@@ -235,8 +236,10 @@ class Settings(BaseSettings):
 
     redis_url: str = Field("", description="redis://host:6379/0: breakers are shared by all hosts")
 
-    backends: dict[str, BackendOptions] = Field({}, description="BACKENDS__<NAME>__<OPTION>: see BackendOptions")
-    roles: dict[str, str] = Field({}, description="ROLES__<NAME>: further roles")
+    backends: Annotated[dict[str, BackendOptions], NoDecode, BeforeValidator(_json_object)] = Field(
+        {}, description="BACKENDS__<NAME>__<OPTION>: see BackendOptions"
+    )
+    roles: JsonMap = Field({}, description="ROLES__<NAME>: further roles")
 
     @classmethod
     def settings_customise_sources(
@@ -291,7 +294,8 @@ class Settings(BaseSettings):
         """Return every setting with secrets replaced by ``***``, as ``GET /admin/config`` shows it."""
         shown = self.model_dump(mode="json")
         shown["api_keys"] = ["***"] * len(self.api_keys)
-        return {name: _mask_url(value) if name.endswith("_url") else value for name, value in shown.items()}
+        shown["backends"] = {name: _masked_urls(options) for name, options in shown["backends"].items()}
+        return _masked_urls(shown)
 
 
 ROLE_FIELDS = tuple(
@@ -301,10 +305,13 @@ ROLE_FIELDS = tuple(
 )
 
 
-def _mask_url(value: object) -> object:
-    if not isinstance(value, str) or "@" not in value:
-        return value
-    return re.sub(r"//[^/@]*@", "//***@", value)
+def mask_url(url: str) -> str:
+    """Return an address without the credentials that may stand in it."""
+    return re.sub(r"//[^/]*@", "//***@", url)
+
+
+def _masked_urls(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: mask_url(value) if name.endswith("_url") and value else value for name, value in options.items()}
 
 
 def parse_chain(text: str) -> tuple[Choice, ...]:

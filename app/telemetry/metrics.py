@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from app.telemetry.engine import EngineMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +66,7 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemin",
         )
+        self._engine = EngineMetrics(self._registry)
         self._children()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -143,6 +146,10 @@ class Metrics:
         label = self._label(target)
         self._transitions.labels(label, new, event).inc()
         self._breakers.labels(label).set(BREAKER_STATES[new])
+
+    def engines(self, stats: list[dict[str, Any]], restarts: int) -> None:
+        """Show what the local engines say of themselves."""
+        self._engine.update(stats, restarts)
 
     def config_loaded(self, *, ok: bool) -> None:
         """Say whether the configuration in force is the one on disk."""
