@@ -10,7 +10,6 @@ from dotenv import dotenv_values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import env_file
 from app.env_file import edited, only_one, read_text, write
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def test_a_mount_point_is_written_into(tmp_path: Path, monkeypatch: pytest.Monke
     def busy(*_: object) -> None:
         raise OSError(errno.EBUSY, "Device or resource busy")
 
-    monkeypatch.setattr(env_file.os, "replace", busy)
+    monkeypatch.setattr("os.replace", busy)
     write(path, "A=2\n")
     assert (path.read_text(), path.stat().st_ino, names(tmp_path)) == ("A=2\n", before, [".env"])
 
@@ -109,7 +108,7 @@ def test_other_failures_leave_the_file_alone(tmp_path: Path, monkeypatch: pytest
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(env_file.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write(path, "A=2\n")
     assert (path.read_text(), names(tmp_path)) == ("A=1\n", [".env"])
