@@ -17,6 +17,7 @@ from app.api.edge import Cors, Edge
 from app.gateway import Gateway
 from app.guard.lanes import Lanes
 from app.life import life
+from app.route.resolve import chain_of_role
 from app.settings import Live
 from app.telemetry import logs
 from app.telemetry.metrics import Metrics
@@ -78,7 +79,8 @@ class _Labels:
     def __call__(self, target: Target) -> str:
         if self._generation != self._live.generation:
             self._generation = self._live.generation
-            chains = self._live.current.chains.values()
+            settings = self._live.current
+            chains = [chain_of_role(role, settings) for role in settings.chains]
             self._known = {choice.target: str(choice.target) for chain in chains for choice in chain}
         return self._known.get(target) or f"{target.backend}/other"
 
