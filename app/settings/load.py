@@ -48,7 +48,7 @@ def _explain(error: Any) -> str:
 
 def _mistakes(settings: Settings) -> list[str]:
     """Check what concerns more than one setting."""
-    found = _chain_mistakes(settings) + _address_mistakes(settings)
+    found = _chain_mistakes(settings) + _address_mistakes(settings) + _twice_told_keys(settings)
     found += [
         f"BACKENDS__{name.replace('-', '_').upper()}__BASE_URL: is missing; set it to its OpenAI-compatible address"
         for name, options in settings.backends.items()
@@ -80,6 +80,15 @@ def _address_mistakes(settings: Settings) -> list[str]:
         f"{variable}: is not an address; write it like http://127.0.0.1:8080/v1 (it is {mask_url(url)[:80]!r})"
         for variable, url in addresses.items()
         if url and not _is_address(url)
+    ]
+
+
+def _twice_told_keys(settings: Settings) -> list[str]:
+    """Find addresses with user and password beside a key: a request has one Authorization header."""
+    return [
+        f"{name.replace('-', '_').upper()}: its address has a user and it has an API key as well; leave one of them out"
+        for name, config in settings.backend_configs.items()
+        if config.api_key and "@" in urlsplit(config.base_url).netloc
     ]
 
 
