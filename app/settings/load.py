@@ -48,7 +48,7 @@ def _explain(error: Any) -> str:
 
 def _mistakes(settings: Settings) -> list[str]:
     """Check what concerns more than one setting."""
-    found = _chain_mistakes(settings) + _address_mistakes(settings) + _twice_told_keys(settings)
+    found = _chain_mistakes(settings) + _address_mistakes(settings)
     found += [
         f"BACKENDS__{name.replace('-', '_').upper()}__BASE_URL: is missing; set it to its OpenAI-compatible address"
         for name, options in settings.backends.items()
@@ -66,7 +66,7 @@ def _mistakes(settings: Settings) -> list[str]:
             f"API_KEYS: is empty while HOST={settings.host} opens the proxy, and your provider keys, to the network; "
             "set API_KEYS, or ALLOW_ANONYMOUS=true if that is meant"
         )
-    return found
+    return found or _twice_told_keys(settings)
 
 
 def _address_mistakes(settings: Settings) -> list[str]:
