@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from app import __version__
-from app.api import errors, ops
+from app.api import errors, openapi, ops
 from app.api.admin import admin
 from app.api.calls import CallEndpoint
 from app.api.edge import Cors, Edge
@@ -56,6 +56,7 @@ def create_app(live: Live | None = None) -> FastAPI:
     app.include_router(ops.public)
     app.include_router(admin)
     errors.install(app)
+    openapi.install(app)
     app.add_middleware(
         Cors,
         allow_origins=list(settings.cors_origins),
