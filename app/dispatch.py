@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from app.backend.mlx import ENGINE_LOST
 from app.call import Attempt, Target
 from app.errors import BackendError, Reason, SluiceError
 from app.guard.breaker import Refusal
@@ -172,8 +173,9 @@ class Walk:
 
     def lost(self, hold: Hold, error: BackendError, usage: Transcript | None = None) -> None:
         """Write down a failed attempt, and tell the breaker."""
-        hold.settle(outcome_of(error.reason), error.reason, error.status)
-        if outcome_of(error.reason) != "ignored":
+        outcome = "ignored" if error.code == ENGINE_LOST else outcome_of(error.reason)
+        hold.settle(outcome, error.reason, error.status)
+        if outcome != "ignored":
             hold.lane.last_error = _kept(error)
         spent = usage.usage() if usage is not None and usage.contents else None
         result = SHOWN.get(error.reason, str(error.reason))
@@ -258,21 +260,28 @@ class Walk:
         target = hold.lane.target
         limit_s = self.config(target).limits.first_content_s
         loop = asyncio.get_running_loop()
-        stream: EventStream | None = None
+        opened: Opened | None = None
         backend = await self._prepared(target)
         try:
-            async with asyncio.timeout_at(min(loop.time() + limit_s, self.deadline(target))):
-                stream = await backend.stream(self.ask, target, body, self.trace)
-                return await self._commit(Opened(hold, stream))
-        except TimeoutError as error:
-            _close(stream)
-            if self.remaining_s() <= 0:
-                raise _late() from error
-            message = f"{target} gave no content within {limit_s:g} s."
-            raise BackendError(Reason.NO_CONTENT, message, status=504) from error
+            while True:
+                try:
+                    async with asyncio.timeout_at(min(loop.time() + limit_s, self.deadline(target))):
+                        if opened is None:
+                            opened = Opened(hold, await backend.stream(self.ask, target, body, self.trace))
+                        return await self._commit(opened)
+                except TimeoutError as error:
+                    if opened is None or not opened.stream.waits or loop.time() >= self.deadline(target):
+                        raise self._silent(target) from error
         except BaseException:
-            _close(stream)
+            if opened is not None:
+                opened.stream.close()
             raise
+
+    def _silent(self, target: Target) -> BackendError:
+        if self.remaining_s() <= 0:
+            return _late()
+        limit_s = self.config(target).limits.first_content_s
+        return BackendError(Reason.NO_CONTENT, f"{target} gave no content within {limit_s:g} s.", status=504)
 
     async def _commit(self, opened: Opened) -> Opened:
         script = opened.script
@@ -374,11 +383,6 @@ class Answer:
 
     target: Target
     whole: Whole
-
-
-def _close(stream: EventStream | None) -> None:
-    if stream is not None:
-        stream.close()
 
 
 def _cut(target: Target) -> BackendError:
