@@ -175,6 +175,7 @@ class Walk:
         """Write down a failed attempt, and tell the breaker."""
         outcome = "ignored" if error.code == ENGINE_LOST else outcome_of(error.reason)
         hold.settle(outcome, error.reason, error.status)
+        self._starts[-1] = time.monotonic()  # the backend saw it begin later than we did, by a handshake at least
         if outcome != "ignored":
             hold.lane.last_error = _kept(error)
         spent = usage.usage() if usage is not None and usage.contents else None
@@ -220,9 +221,9 @@ class Walk:
     def error(self) -> SluiceError:
         """Return what the caller is told: the first real error of a backend, with the shortest wait that any named."""
         error = self._errors[0]
-        waits = [each.retry_after_s for each in self._errors if each.retry_after_s is not None]
-        if waits and error.status >= 429:  # noqa: PLR2004 - only an error that may pass is worth another try
-            error.retry_after_s = min(waits)
+        waits = [each.retry_after_s for each in self._errors if each.retry_after_s]
+        may_pass = error.status >= 429  # noqa: PLR2004 - the client errors below it will not
+        error.retry_after_s = min(waits, default=None) if may_pass else None
         error.final = any(attempt.sent for attempt in self.trace.attempts)
         return error
 

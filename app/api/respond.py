@@ -151,28 +151,29 @@ def _completed_choice(index: int, choice: dict[str, Any]) -> dict[str, Any]:
 
 
 class SSEWriter:
-    """Writes a stream's response; sends comments whenever nothing else was sent for 5 s, before the answer as well.
+    """Writes a stream's response; fills silence with comments, before the answer as well.
 
     Attributes:
         started: whether status and headers are out: from then on an error can only be an event.
     """
 
-    def __init__(self, send: Send, headers: Callable[[], HeaderList]) -> None:
+    def __init__(self, send: Send, headers: Callable[[], HeaderList], keep_alive_s: float = KEEP_ALIVE_S) -> None:
+        self._keep_alive_s = keep_alive_s
         self._send = send
         self._headers = headers
         self._lock = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
-        self._timer = self._loop.call_later(KEEP_ALIVE_S, self._tick)
+        self._timer = self._loop.call_later(keep_alive_s, self._tick)
         self._comment: asyncio.Task[None] | None = None
         self._closed = False
         self.started = False
 
     def _tick(self) -> None:
-        due = self._last + KEEP_ALIVE_S
+        due = self._last + self._keep_alive_s
         if self._loop.time() >= due and (self._comment is None or self._comment.done()):
             self._comment = self._loop.create_task(self.write(KEEP_ALIVE))
-            due = self._loop.time() + KEEP_ALIVE_S
+            due = self._loop.time() + self._keep_alive_s
         self._timer = self._loop.call_at(due, self._tick)
 
     async def write(self, data: bytes) -> None:
@@ -180,17 +181,21 @@ class SSEWriter:
         async with self._lock:
             if self._closed:
                 return
-            if not self.started:
-                self.started = True
-                await self._send({"type": "http.response.start", "status": 200, "headers": [*_SSE, *self._headers()]})
+            await self._start()
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
             self._last = self._loop.time()
+
+    async def _start(self) -> None:
+        if not self.started:
+            self.started = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": [*_SSE, *self._headers()]})
 
     async def finish(self, data: bytes) -> None:
         """Send the last bytes and close at once."""
         self._timer.cancel()
         async with self._lock:
             self._closed = True
+            await self._start()
             await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
     async def fail(self, error: SluiceError) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 KV = list[Any]
 _EVAL_BYTES = 64 << 20
+_PREFILL_S = 0.05  # seconds of one step that may go into reading prompts
+_LONGEST_STEP = 2048  # prompt tokens of one sequence in one step, mlx-lm's own default
+_SMOOTHING = 0.2  # weight of the newest measurement of the reading speed
 
 
 @dataclass(slots=True)
@@ -159,9 +163,11 @@ class MergedBatch:
             loaded.model,
             stop_tokens=[[token] for token in loaded.eos],
             completion_batch_size=batch,
-            prefill_batch_size=prefill_batch,
+            prefill_batch_size=1,
             prefill_step_size=prefill_step,
         )
+        self._most, self._least_step = prefill_batch, prefill_step
+        self._read_per_s = 0.0
 
     def insert(self, wanted: Insert) -> int:
         """Add a sequence and return its number."""
@@ -177,11 +183,34 @@ class MergedBatch:
 
     def step(self) -> tuple[list[Token], list[int], int]:
         """Decode one token of every running sequence and read a piece of the waiting prompts."""
-        before = self._generator._counters.prompt_tokens  # noqa: SLF001 - stats() costs a context manager a step
+        self._size_prefill()
+        counters = self._generator._counters  # noqa: SLF001 - stats() costs a context manager a step
+        before, took = counters.prompt_tokens, counters.prompt_time
         prompts, answers = self._generator.next()
         tokens = [Token(r.uid, r.token, r.logprobs, r.finish_reason, r.prompt_cache, r.all_tokens) for r in answers]
-        read = self._generator._counters.prompt_tokens - before  # noqa: SLF001
+        read, took = counters.prompt_tokens - before, counters.prompt_time - took
+        if read and took:
+            self._read_per_s += (read / took - self._read_per_s) * (_SMOOTHING if self._read_per_s else 1.0)
         return tokens, [r.uid for r in prompts if r.end_of_prompt], read
+
+    def _size_prefill(self) -> None:
+        """Read as much of the waiting prompts in this step as takes about ``_PREFILL_S`` on this machine.
+
+        Many short prompts are read together where that is quick; where reading is slow it is one at a time, so that the
+        running answers are not held up and the first prompts do not wait for the last.
+        """
+        generator = self._generator
+        waiting, reading = generator._unprocessed_sequences, generator._currently_processing  # noqa: SLF001 - decision 0054
+        if not waiting and not reading:
+            return
+        affordable = max(self._least_step, int(self._read_per_s * _PREFILL_S))
+        step = min(affordable, _LONGEST_STEP)
+        generator.prefill_step_size = generator._prompt_batch.prefill_step_size = step  # noqa: SLF001
+        sizes = [_left_to_read(item[0]) for item in reading]
+        # At 1 only the last token is left, which starts the answer and takes no part in the reading.
+        begun = [size for size in sizes if size > 1]
+        fresh = [min(_left_to_read(item[1]), step) for item in itertools.islice(waiting, self._most)]
+        generator.prefill_batch_size = len(sizes) + joining(begun, fresh, step, affordable, self._most)
 
     def remove(self, uids: list[int], *, keep: bool = False) -> dict[int, tuple[KV, list[int]]]:
         """Take sequences out, whatever their stage."""
@@ -197,6 +226,26 @@ class MergedBatch:
         """Restore the wired limit and drop the caches."""
         self._generator.close()
         self._generator = None
+
+
+def joining(begun: list[int], fresh: list[int], step: int, affordable: int, most: int) -> int:
+    """Return how many of the waiting prompts, in order, are read along with those begun.
+
+    A batch costs its longest prompt times their number, as shorter ones are padded. One may always be read, and one may
+    join a long prompt that is read in pieces, or it would wait for the end of that.
+    """
+    sizes = list(begun)
+    for size in fresh:
+        count = len(sizes) + 1
+        beside_long = count == 2 and sizes[0] > step  # noqa: PLR2004 - the second one
+        if sizes and not beside_long and (count > most or count * max(*sizes, size) > affordable):
+            break
+        sizes.append(size)
+    return len(sizes) - len(begun)
+
+
+def _left_to_read(segments: list[list[int]]) -> int:
+    return sum(map(len, segments))
 
 
 class SoloBatch:

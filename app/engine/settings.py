@@ -66,7 +66,7 @@ class EngineSettings:
     patience_s: float = 10.0
     queue: int = 256
     batch: int = 32
-    prefill_batch: int = 2
+    prefill_batch: int = 8
     prefill_step: int = 0
     max_tokens: int = 4096
     context: int = 0

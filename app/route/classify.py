@@ -1,7 +1,7 @@
 """What kind of call this is and how hard: a linear model over one pass of the text, pure and in bounded time.
 
-The weights are a small file trained by ``scripts/train-classifier``; ``weights/MODEL_CARD.md`` says on what, and how far
-the figures hold. Scoring needs numpy only.
+The weights are a small file trained by ``scripts/train-classifier``; ``weights/MODEL_CARD.md`` says on what, and how
+far the figures hold. Scoring needs numpy only.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ FOLLOW_UP_CHARS = 160
 LENGTH_SHARE = 0.3
 """Difficulty for each doubling of the length beyond the clip, as in training."""
 
-SYSTEM_SHARE, EARLIER_SHARE = 0.25, 0.5
-"""How much of the system prompt's and of the earlier turn's evidence for code counts, at most two log odds each."""
+SYSTEM_SHARE, EARLIER_SHARE, FENCED = 0.25, 0.75, 1.5
+"""How much of the system prompt's and of the earlier turn's log odds for code counts, and what a fenced answer adds."""
+
+BOUND = 4.0
+"""Log odds of another turn count up to here, so that a change of subject is still judged by itself."""
 
 
 class Model(NamedTuple):
@@ -64,8 +67,10 @@ def load() -> Model:
         if file["rows"].shape != (f.ROWS, len(KINDS) + 1):
             raise ValueError(f"{WEIGHTS} does not fit this version: train it again with scripts/train-classifier")
         lexicon = f.build_lexicon(dict(zip(file["key"].tolist(), file["group"].tolist(), strict=True)))
-        parts = [file[name].astype(np.float32) * file[f"{name}_step"] for name in ("rows", "skeleton", "shape")]
-        return Model(lexicon, *parts, bias=file["bias"], edges=tuple(file["edges"].tolist()))
+        rows, skeleton, shape = (
+            file[name].astype(np.float32) * file[f"{name}_step"] for name in ("rows", "skeleton", "shape")
+        )
+        return Model(lexicon, rows, skeleton, shape, file["bias"], tuple(file["edges"].tolist()))
 
 
 def classify(messages: list[dict[str, Any]], tools: bool = False) -> Verdict:
@@ -85,7 +90,7 @@ def classify(messages: list[dict[str, Any]], tools: bool = False) -> Verdict:
     text = f.clip(turns.last)
     words, found = f.extract(text, model.lexicon)
     scores = score(model, found)
-    code = scores.code + _context(model, turns)
+    code = scores.code + _context(model, turns, scores.code)
     kind = "code" if code > 0 else KINDS[1 + max(range(len(scores.others)), key=scores.others.__getitem__)]
     estimate = tokens(messages)
     hard = scores.hard + _length_bonus(len(turns.last))
@@ -117,14 +122,16 @@ def _length_bonus(chars: int) -> float:
     return LENGTH_SHARE * math.log2(chars / limit) if chars > limit else 0.0
 
 
-def _context(model: Model, turns: Turns) -> float:
-    """Return the log odds for code that the turns before the last message add; a long message stands for itself."""
+def _context(model: Model, turns: Turns, code: float) -> float:
+    """Return the log odds for code that other turns add to a short last message; 0 where they could not turn it."""
     if len(turns.last) > FOLLOW_UP_CHARS:
+        return 0.0
+    most = SYSTEM_SHARE * BOUND * bool(turns.system) + (EARLIER_SHARE * BOUND + FENCED) * bool(turns.earlier)
+    if abs(code) >= most:
         return 0.0
     evidence = 0.0
     if turns.earlier:
-        evidence += EARLIER_SHARE * _bounded_code(model, turns.earlier)
-        evidence += 1.0 if turns.fenced else 0.0
+        evidence += EARLIER_SHARE * _bounded_code(model, turns.earlier) + FENCED * turns.fenced
     if turns.system:
         evidence += SYSTEM_SHARE * _bounded_code(model, turns.system)
     return evidence
@@ -132,7 +139,7 @@ def _context(model: Model, turns: Turns) -> float:
 
 def _bounded_code(model: Model, text: str) -> float:
     _, found = f.extract(f.clip(text), model.lexicon)
-    return max(-2.0, min(2.0, score(model, found).code))
+    return max(-BOUND, min(BOUND, score(model, found).code))
 
 
 _ASKS = {

@@ -1,9 +1,9 @@
 """What the classifier sees in a text: hashed words, pairs and stems, lexicon classes, and the shape of its characters.
 
-One pass serves every head and numpy does all of it. Words are hashed without a Python loop: with ``P`` the running sum of
-``code[i] * BASE**i`` modulo 2**64, the hash of ``text[s:e]`` is ``(P[e] - P[s]) * BASE**-s`` (Rabin and Karp's rolling hash;
-an odd base has an inverse), and its high bits after one odd multiplication are its column (Fibonacci hashing). The work is
-bounded: of a longer text only the first ``HEAD`` and the last ``TAIL`` characters are looked at.
+One pass serves every head and numpy does all of it. Words are hashed without a Python loop: with ``P`` the running sum
+of ``code[i] * BASE**i`` modulo 2**64, the hash of ``text[s:e]`` is ``(P[e] - P[s]) * BASE**-s`` (Rabin and Karp's
+rolling hash; an odd base has an inverse), and its high bits after one odd multiplication are its column (Fibonacci
+hashing). The work is bounded: of a longer text only the first ``HEAD`` and last ``TAIL`` characters are looked at.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Words(NamedTuple):
 
 
 class Features(NamedTuple):
-    """Columns of the linear model: ``rows`` and ``skeleton`` are indices, ``shape`` holds values; ``hits`` are (word, class)."""
+    """Columns of the linear model: ``rows`` and ``skeleton`` are indices, ``shape`` values, ``hits`` (word, class)."""
 
     rows: Ints
     skeleton: Ints
@@ -102,7 +102,7 @@ def clip(text: str) -> str:
 
 
 def skeleton_values(count: int) -> Floats:
-    """Return the values of the skeleton's columns: one for each of the sizes, which come first, less for many classes."""
+    """Return the values of the skeleton's columns: one for each size (they come first), less for many classes."""
     values = np.empty(count, np.float32)
     values.fill(2.0 / math.sqrt(count))
     values[:N_SIZES] = 1.0
@@ -110,7 +110,7 @@ def skeleton_values(count: int) -> Floats:
 
 
 def row_values(count: int) -> Floats:
-    """Return the values of the hashed columns: they fall with the root of their number, so that long texts do not shout."""
+    """Return the values of the hashed columns: they fall with the root of their number: long texts do not shout."""
     values = np.empty(count, np.float32)
     values.fill(2.5 / math.sqrt(count or 1))
     return values
@@ -159,26 +159,10 @@ def _word() -> NDArray[np.uint8]:
 
 
 _SIGNS = (
-    " \t",
-    "\n\r",
-    "_",
-    ".",
-    ",、。，",
-    ";",
-    "(",
-    ")",
-    "{}",
-    "[]",
-    "=",
-    "<>",
-    "'\"",
-    "`",
-    "+-*/",
-    "?!？！",
-    ":：",
-    "$\\^",
-)
-"""Signs that look alike, by category; after them come small, capital, digit, other, letters beyond ASCII, ideographs."""
+    " \t", "\n\r", "_", ".", ",\u3001\u3002\uff0c", ";", "(", ")", "{}", "[]", "=", "<>", "'\"", "`", "+-*/",
+    "?!\uff1f\uff01", ":\uff1a", "$\\^",
+)  # fmt: skip
+"""Signs that look alike, by category; after them come small, capital, digit, other, further letters, ideographs."""
 
 
 def _category() -> Ints:
@@ -197,7 +181,7 @@ def _category() -> Ints:
 def _opens() -> NDArray[np.bool_]:
     """Return the characters after which, and after a space, a sentence or line begins."""
     opens = np.zeros(1 << 16, np.bool_)
-    opens[[ord(sign) for sign in "\n.!?:;。！？：।؟"]] = True
+    opens[[ord(sign) for sign in "\n.!?:;\u3002\uff01\uff1f\uff1a\u0964\u061f"]] = True
     return opens
 
 
@@ -308,7 +292,7 @@ def _lookup(found: Words, lexicon: Lexicon) -> tuple[Ints, Ints]:
 
 
 def _skeleton(found: Words, at: Ints, group: Ints, hits: list[tuple[int, int]]) -> Ints:
-    """Return columns for the classes met: alone, opening a sentence, first, last, in pairs near or far; and the sizes."""
+    """Return columns for the classes met: alone, opening a sentence, first, last, in pairs; and the sizes."""
     few = _sizes(len(found.codes), len(found.start), len(hits))
     if not hits:
         return np.array(few, np.intp)

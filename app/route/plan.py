@@ -127,7 +127,7 @@ def _problem(target: Target, config: BackendConfig, settings: Settings) -> str |
 
 
 def _keep_able(ask: Ask, sieve: _Sieve, catalog: Catalog) -> None:
-    needed = needs(ask.body)
+    needed = needs(ask.body) if ask.endpoint == "chat" else frozenset()
     if not needed:
         return
     lacking = {target: needed & (catalog.lacks(target) | known.lacks(target)) for target in sieve.left}

@@ -101,8 +101,8 @@ def sticky_key(role: str, body: dict[str, Any], hints: Hints) -> str:
     """Return what an A/B arm sticks to: the session, the user, or how the conversation began."""
     who = hints.session or body.get("user")
     if not who:
-        users = (each for each in body.get("messages") or () if each.get("role") == "user")
-        who = _beginning(next(users, {}).get("content"))
+        contents = (each.get("content") for each in body.get("messages") or () if each.get("role") == "user")
+        who = _beginning(next(contents, None))
     return f"{role}\n{who}"
 
 

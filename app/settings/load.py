@@ -106,7 +106,8 @@ def _chain_mistakes(settings: Settings) -> list[str]:
 
 
 def _alias_mistakes(settings: Settings) -> list[str]:
-    roles = {name.removeprefix("model_") for name in ROLE_FIELDS} | set(settings.roles) | {"auto"}
+    roles = {name.removeprefix("model_") for name in ROLE_FIELDS if getattr(settings, name)}
+    roles |= {"auto", "judge", *settings.roles}
     found = []
     for alias, meaning in settings.model_aliases.items():
         if meaning.lower() in roles:
