@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from app.backend.mlx import ENGINE_LOST
+from app.backend.engine_host import ENGINE_LOST, ENGINE_UNAVAILABLE
 from app.call import Attempt, Target
 from app.errors import BackendError, Reason, SluiceError
 from app.guard.breaker import Refusal
@@ -192,6 +192,8 @@ class Walk:
         """
         if error.reason is Reason.CONTEXT_LENGTH:
             self.left = [each for each in self.left if self._larger(each, target)]
+        if error.code == ENGINE_UNAVAILABLE and self.left:
+            return None  # another candidate is sooner than an engine that has to wait before it starts again
         step = decide(
             Failure(error.reason, error.retry_after_s),
             tried=tried,

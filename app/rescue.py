@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from app.backend.base import Event
-from app.backend.mlx import ENGINE_LOST
+from app.backend.engine_host import ENGINE_LOST
 from app.call import Attempt
 from app.errors import BackendError, Reason
 

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 log = logging.getLogger("sluice")
+ENGINE_LOST = "engine_lost"
+"""The code of an error that is the engine's end and not the model's fault: the lane's breaker does not count it. An
+engine that keeps ending is held back by its host, and that counts."""
+ENGINE_UNAVAILABLE = "engine_unavailable"
+"""The code of an error that the engine does not start."""
 START_S = 60.0
 """How long the engine may take until it listens: it does so before it imports mlx, so this is ample."""
 _POLL_S = 0.02
@@ -30,7 +35,7 @@ _BACKOFF_S = (0.0, 0.5, 2.0, 5.0, 15.0, 30.0)
 _HEALTHY_S = 60.0
 """An engine that lived this long did not die of what killed the one before it."""
 _LEAVE_S = 8.0
-_EXIT_S = 1.0
+_EXIT_S = 0.3
 """How long after its connections broke an engine's exit status may still come."""
 
 
@@ -84,14 +89,14 @@ class EngineHost:
         loop = asyncio.get_running_loop()
         if loop.time() < self._not_before:
             wait_s = self._not_before - loop.time()
-            raise _unavailable(f"The local engine ended ({self.last_exit}) and starts again in {wait_s:.0f} s.", wait_s)
+            raise unavailable(f"The local engine ended ({self.last_exit}) and starts again in {wait_s:.0f} s.", wait_s)
         until = loop.time() + START_S
         mine: asyncio.subprocess.Process | None = None
         while not await self.answers():
             if mine is not None and mine.returncode is not None:
-                raise _unavailable(f"The local engine did not start: {_told(mine.returncode)}.", 5.0)
+                raise unavailable(f"The local engine did not start: {_told(mine.returncode)}.", 5.0)
             if loop.time() > until:
-                raise _unavailable(f"The local engine did not listen within {START_S:g} s.", 5.0)
+                raise unavailable(f"The local engine did not listen within {START_S:g} s.", 5.0)
             mine = mine or await self._try_spawn()  # another worker may have the turn, and may fail
             await asyncio.sleep(_POLL_S)
 
@@ -156,7 +161,7 @@ class EngineHost:
     async def why_gone(self) -> str | None:
         """Say why the engine ended that has just broken a connection; None where it lives or is another worker's."""
         watcher = self._watcher
-        if watcher is None or await self.answers():
+        if watcher is None:
             return None
         await asyncio.wait({watcher}, timeout=_EXIT_S)
         return self.last_exit if watcher.done() else None
@@ -198,7 +203,8 @@ def _told(code: int) -> str:
     return _EXITS.get(code, unknown)
 
 
-def _unavailable(message: str, retry_after_s: float) -> BackendError:
+def unavailable(message: str, retry_after_s: float) -> BackendError:
+    """Return the error that there is no engine, and when there may be one, in seconds."""
     return BackendError(
-        Reason.CONNECT, message, status=503, code="engine_unavailable", retry_after_s=max(retry_after_s, 1.0)
+        Reason.CONNECT, message, status=503, code=ENGINE_UNAVAILABLE, retry_after_s=max(retry_after_s, 1.0)
     )

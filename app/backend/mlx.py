@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from app.backend import wire_errors
+from app.backend.engine_host import ENGINE_LOST, unavailable
 from app.call import Trace
 from app.errors import BackendError, Reason
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from app.backend.openai_http import HttpEventStream, OpenAIBackend
     from app.call import Ask, BackendConfig, Target
 
-ENGINE_LOST = "engine_lost"
-"""The code of an error that is the engine's end and not the model's fault: the lane's breaker does not count it. An
-engine that keeps ending is held back by its host, and that counts."""
 _LOST = {Reason.CONNECT, Reason.RESET, Reason.CUT}
 _FRESH_S = 20.0
 """A model that answered this lately is taken as loaded; asking the engine costs a round trip."""
@@ -158,7 +156,7 @@ class MlxBackend:
         why = await self._host.why_gone() if self._host is not None else None
         if why is None:
             return error
-        return BackendError(Reason.CONNECT, f"The local engine ended: {why}.", status=503, code="engine_unavailable")
+        return unavailable(f"The local engine ended: {why}.", 1.0)
 
     async def failed(self, place: _Place, model: str, error: BackendError) -> BackendError:
         """Return what an error in a call means."""
