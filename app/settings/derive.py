@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -34,6 +35,8 @@ _KEY_VARIABLE = {
     "workers-ai": "CLOUDFLARE_API_TOKEN",
 }
 _UNSUPPORTED = {"runloop": "Runloop is not part of this version"}
+LOCAL_FIRST_CONTENT_S = 60.0
+"""For local models where nobody set FIRST_CONTENT_TIMEOUT_S: 2,000 tokens of a prompt can take 20 s on two cores."""
 _ENGINE_URL = "http://engine/v1"
 """The engine of this host is reached by its Unix socket, whatever the address says."""
 
@@ -76,7 +79,7 @@ def _mlx(settings: Settings, options: BackendOptions) -> BackendConfig:
         local=local,
         problem=_switched_off(settings, "mlx", options, local=local)
         or (None if engines else hardware.missing_engine()),
-        limits=_limits(settings.limits, options),
+        limits=_limits(_patient(settings), options),
         prefill=True if options.prefill is None else options.prefill,
         context_window=options.context_window,
         slots=options.slots or settings.slots,
@@ -90,7 +93,10 @@ def _mlx(settings: Settings, options: BackendOptions) -> BackendConfig:
 def _allowed(settings: Settings) -> frozenset[str]:
     """Return the local models that the operator named anywhere."""
     named = {
-        choice.target.model for chain in settings.chains.values() for choice in chain if choice.target.backend == "mlx"
+        choice.target.model
+        for chain in (*settings.chains.values(), *settings.alias_chains)
+        for choice in chain
+        if choice.target.backend == "mlx"
     }
     lists = (settings.mlx_models, settings.mlx_preload, settings.mlx_pin, settings.mlx_embedding_models)
     return frozenset(named.union(*lists))
@@ -107,6 +113,7 @@ def _environment(settings: Settings) -> tuple[tuple[str, str], ...]:
         "MLX_MEMORY_GB": f"{settings.mlx_memory_gb:g}",
         "MLX_DRAFT_MODEL": settings.mlx_draft_model,
         "MLX_PREFIX_DIR": settings.mlx_prefix_dir,
+        "MLX_KEEPALIVE_S": "1",  # its comments say that a call waits: then the limits of an answer do not run
         "HF_TOKEN": _secret(settings.hf_token),
         "LOCAL_ONLY": str(settings.local_only).lower(),
         "ENGINE_KEY": "",
@@ -137,6 +144,13 @@ def _limits(default: Limits, options: BackendOptions) -> Limits:
         options.idle_timeout_s or default.idle_s,
         options.deadline_s or default.deadline_s,
     )
+
+
+def _patient(settings: Settings) -> Limits:
+    """Return the limits of local models: a CPU reads a long prompt for longer than a cloud may stay silent."""
+    if "first_content_timeout_s" in settings.model_fields_set:
+        return settings.limits
+    return replace(settings.limits, first_content_s=LOCAL_FIRST_CONTENT_S)
 
 
 def _switched_off(settings: Settings, name: str, options: BackendOptions, *, local: bool) -> str | None:
