@@ -27,7 +27,19 @@ def test_local_only_makes_no_outgoing_connection(qwen: Path, tmp_path: Path) -> 
         f"LOCAL_ONLY=true\nMODEL_SMALL=mlx/{qwen}\nMODEL_MEDIUM=mlx/org/absent\nGROQ_API_KEY=gsk_x\nOPENAI_API_KEY=x\n"
         "BACKENDS__FAR__BASE_URL=http://192.0.2.1/v1\nROLES__FAR=far/m\n"
     )
-    command = ("strace", "-f", "-D", "--seccomp-bpf", "-qq", "-e", "trace=connect,sendto", "-e", "signal=none", "-o", str(traced))
+    command = (
+        "strace",
+        "-f",
+        "-D",
+        "--seccomp-bpf",
+        "-qq",
+        "-e",
+        "trace=connect,sendto",
+        "-e",
+        "signal=none",
+        "-o",
+        str(traced),
+    )
     with serving(tmp_path, text, *command, HF_HOME=str(tmp_path / "hub")) as served:
         assert served.chat("small", max_tokens=4).headers["x-sluice-target"] == f"mlx/{qwen}"
         assert served.chat("auto", "prove that there is no largest prime", max_tokens=4).status_code == 200
