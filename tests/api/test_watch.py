@@ -77,7 +77,7 @@ async def test_a_single_one_that_leaves_closes_the_backend_within_100_ms(
 ) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", sluice.client.base_url.port)
     writer.write(_request(model, stream=stream))
-    await up.wait_for(lambda log: bool(log))
+    await up.wait_for(bool)
     if "pace" in model:
         await up.wait_for(lambda log: log[0].chunks > 1)
     left = time.monotonic()

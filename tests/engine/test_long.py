@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import random
 import time
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from tests.engine.process import Engine
 
 BAD_TOOL = {"type": "function", "function": {"name": "f", "parameters": {"uniqueItems": True}}}
-GENERATIONS, HOSTILE = 500, 10_000
+GENERATIONS = 500
+HOSTILE = int(os.environ.get("HOSTILE_REQUESTS", "10000"))
 CHAT = "/v1/chat/completions"
 
 
@@ -115,7 +117,7 @@ async def test_10000_hostile_requests_change_nothing_for_the_others(folders: dic
     eos = json.loads((folders["qwen"] / "config.json").read_text())["eos_token_id"]
     chance = random.Random(4)
     outcomes: dict[str, int] = {}
-    with running("--models", qwen, "--prefix-gb", "0.05") as engine:
+    with running("--models", qwen, "--prefix-gb", "0.01") as engine:
         async with client(engine) as http:
             questions = [
                 {"model": qwen, "messages": [{"role": "user", "content": f"q {i}"}], "seed": i, "max_tokens": 24}
@@ -144,15 +146,16 @@ async def test_10000_hostile_requests_change_nothing_for_the_others(folders: dic
             assert (await http.get("/health")).json()["status"] == "ok"
             stats = (await http.get("/stats")).json()
     took = time.monotonic() - began
-    tenth = len(sizes) // 10
-    early, late = (sum(part) / len(part) / 1e6 for part in (sizes[tenth : 2 * tenth], sizes[-tenth:]))
+    tenth = max(len(sizes) // 10, 1)
+    tenths = [sum(part) / len(part) / 1e6 for part in (sizes[at : at + tenth] for at in range(0, len(sizes), tenth))]
     rebuilds = stats["models"][qwen]["rebuilds"]
     print(f"\n{HOSTILE} hostile requests in {took:.0f} s: {outcomes}; {checked} answers of the others unchanged; ")  # noqa: T201 - the figures are what it is run for
-    print(f"rebuilds {rebuilds}; RSS {early:.0f} MB in the second tenth, {late:.0f} MB in the last")  # noqa: T201 - the figures are what it is run for
+    print(f"rebuilds {rebuilds}; RSS in MB by tenths of the run: {[round(size) for size in tenths]}")  # noqa: T201 - the figures are what it is run for
     assert sum(outcomes.values()) == HOSTILE
-    assert checked > 100
+    assert checked > HOSTILE / 100
     assert rebuilds == 0
-    assert late < 1.15 * early
+    early, late = tenths[len(tenths) // 2], tenths[-1]  # by half-way the kept prefixes fill their budget
+    assert late < 1.1 * early
 
 
 async def text(http: httpx.AsyncClient, question: dict[str, Any]) -> str:

@@ -106,7 +106,7 @@ def test_a_backend_without_a_key_is_skipped_with_the_reason(settings: Settings) 
 def test_auto_goes_elsewhere_when_its_own_role_is_out_of_use(settings: Settings) -> None:
     plan = _plan(settings, "auto")
     assert _names(plan) == ["groq/m"]
-    assert "medium serves" in plan.why[1]
+    assert "medium does" in plan.why[1]
 
 
 @pytest.mark.parametrize("settings", ["LOCAL_ONLY=true\n"], indirect=True)

@@ -165,11 +165,18 @@ def test_secrets_are_masked(env: Path) -> None:
     settings = _load(
         env,
         "API_KEYS=secret-1\nADMIN_KEY=secret-2\nGROQ_API_KEY=secret-3\nREDIS_URL=redis://u:secret-4@h/0\n"
-        "BACKENDS__B__BASE_URL=http://u:secret-5@h/v1\nBACKENDS__B__API_KEY=secret-6\n",
+        "BACKENDS__B__BASE_URL=http://u:secret-5@h/v1\n"
+        "BACKENDS__C__BASE_URL=http://h/v1\nBACKENDS__C__API_KEY=secret-6\n",
     )
     for shown in (str(settings.masked()), str(settings.backend_configs["groq"])):
         assert "secret-" not in shown
     assert settings.masked()["redis_url"] == "redis://***@h/0"
+
+
+def test_a_user_in_an_address_beside_a_key_is_refused(env: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _load(env, "BACKENDS__B__BASE_URL=http://u:p@h/v1\nBACKENDS__B__API_KEY=k\n")
+    assert caught.value.mistakes == ["B: its address has a user and it has an API key as well; leave one of them out"]
 
 
 async def test_admin_config_is_masked(start: Start) -> None:

@@ -98,7 +98,7 @@ def test_a_record_is_counted_whole() -> None:
         Attempt(Target("c", "m"), "ok", 1.0, Usage(5, 7, 2, 3)),
     )
     record = Record(
-        "r", "chat", "t", True, "ok", 200, target, "large", None, attempts, Usage(5, 7, 2, 3), {"parse": 1.0}, 10.0, 8.0,
+        "r", "chat", "t", True, "ok", 200, target, "large", None, attempts, None, {"parse": 1.0}, 10.0, 8.0,
         first_token_ms=4.0, per_token_ms=2.0, rescued=("restart",),
     )  # fmt: skip
     metrics.observe(record)
