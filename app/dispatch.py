@@ -342,6 +342,10 @@ class Opened:
             BackendError: STALLED, CUT, DEADLINE, or what the backend said.
         """
         while not (self.script.finished and (self.stream.whole or self.script.usage_known)):
+            if (
+                asyncio.get_running_loop().time() >= deadline
+            ):  # no timeout strikes while there is always something to read
+                raise _late()
             events = await self._arrived(idle_s, deadline)
             if not events and not self.script.finished:
                 raise _cut(self.hold.lane.target)

@@ -316,3 +316,12 @@ async def test_a_lane_keeps_nothing_of_a_call_but_its_error(sluice: Running) -> 
     (lane,) = sluice.gateway.lanes
     assert lane.last_error is not None
     assert lane.last_error.__traceback__ is None
+
+
+async def test_a_deadline_ends_a_stream_that_always_has_more(up: Upstream, start: Start) -> None:
+    async with start("DEADLINE_S=1\nMODEL_LARGE=up/large\n", up=up) as sluice:
+        begun = time.monotonic()
+        answer = await sluice.chat("up/m-endless", stream=True)
+        assert b'"error"' in answer.content
+        assert b"[DONE]" not in answer.content
+        assert time.monotonic() - begun < 10

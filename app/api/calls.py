@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from app.rescue import StreamAnswer
     from app.settings import Settings
 
+_LEAVING = "Sluice is shutting down, and this call did not end in time. Try again."
 log = logging.getLogger("sluice")
 
 
@@ -63,6 +65,7 @@ class _Call:
         self._trace = Trace()
         self._ask: Ask | None = None
         self._answer: Answer | StreamAnswer | Replay | None = None
+        self._writer: respond.SSEWriter | None = None
         self._error: SluiceError | None = None
         self._status = 200
         self._outcome = "ok"
@@ -82,10 +85,19 @@ class _Call:
             await self._refuse(error)
             return
         async with ClientWatch(receive) as watch:
-            await (self._stream(ask) if ask.stream else self._plain(ask))
+            await self._serve_until_the_end(ask, watch)
             watch.answered()
         if watch.gone:
             self._outcome = "abandoned"
+
+    async def _serve_until_the_end(self, ask: Ask, watch: ClientWatch) -> None:
+        """Serve; where the server ends before the call does, say so in OpenAI's shape."""
+        try:
+            await (self._stream(ask) if ask.stream else self._plain(ask))
+        except asyncio.CancelledError:
+            if watch.gone or not self._gateway.draining:
+                raise
+            await self._break(SluiceError(_LEAVING, status=503, code="shutting_down", fault="sluice_shutdown"))
 
     async def _parse(self, receive: Receive) -> Ask:
         trace, settings = self._trace, self._settings
@@ -133,14 +145,14 @@ class _Call:
     # -- streams -------------------------------------------------------------------------------------------------------
 
     async def _stream(self, ask: Ask) -> None:
-        writer = respond.SSEWriter(self._send, self._stream_headers)
+        self._writer = writer = respond.SSEWriter(self._send, self._stream_headers)
         try:
             await self._relay(ask, writer)
         except SluiceError as error:
-            await self._break(writer, error)
+            await self._break(error)
         except Exception:
             log.exception("bug in call %s", self._request_id)
-            await self._break(writer, SluiceError(respond.INTERNAL, code="internal_error"))
+            await self._break(SluiceError(respond.INTERNAL, code="internal_error"))
         finally:
             writer.close()
 
@@ -167,10 +179,12 @@ class _Call:
         told = respond.performance(self._trace, answer.target) if shows else None
         await writer.finish(rest + framer.end(told))
 
-    async def _break(self, writer: respond.SSEWriter, error: SluiceError) -> None:
+    async def _break(self, error: SluiceError) -> None:
         """Tell an error: as a response while nothing is out, else as an event."""
-        if not writer.started:
-            writer.close()
+        writer = self._writer
+        if writer is None or not writer.started:
+            if writer is not None:
+                writer.close()
             await self._refuse(error)
             return
         self._error, self._outcome = error, "cut"

@@ -53,6 +53,7 @@ _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached"}
 
 def from_response(backend: str, status: int, headers: Mapping[str, str], raw: bytes) -> BackendError:
     """Read an HTTP error of any dialect."""
+    status = status if status >= 400 else 502  # noqa: PLR2004 - a redirect, say: an error all the same, and theirs
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError:

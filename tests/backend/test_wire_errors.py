@@ -203,3 +203,8 @@ def test_retry_after_as_a_date() -> None:
     found = retry_after_s({"retry-after": format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)})
     assert found is not None
     assert 55 < found <= 60
+
+
+def test_a_redirect_is_the_backends_failure() -> None:
+    error = from_response("up", 302, {}, b"")
+    assert (error.status, error.reason) == (502, Reason.SERVER_ERROR)
