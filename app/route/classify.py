@@ -30,10 +30,10 @@ LENGTH_SHARE = 0.4
 """Difficulty for each doubling of the length, within the clip by the weights, beyond it by :func:`classify`."""
 
 KIND_SHARE = {
-    "code": 1.25, "chat": -1.0, "extraction": 0.5, "translation": -0.5, "summarise": -0.5, "math": 0.1, "creative": -2.0,
-    "analysis": 0.0,
+    "code": 1.25, "chat": -1.0, "extraction": 0.5, "translation": -0.5, "summarise": -0.5, "math": 0.1,
+    "creative": -2.0, "analysis": 0.0,
 }  # fmt: skip
-"""Difficulty added by kind: examinations cannot show that weak models fall behind on code and hardly on prose or talk."""
+"""Difficulty added by kind: examinations do not show that weak models fall behind on code, and hardly on prose."""
 
 SYSTEM_SHARE, EARLIER_SHARE, FENCED = 0.25, 0.75, 1.5
 """How much of the system prompt's and of the earlier turn's log odds for code counts, and what a fenced answer adds."""

@@ -114,7 +114,7 @@ def steps(directory: Path) -> list[Outcome]:
 def pairs(path: Path) -> list[Outcome]:
     """Return the prompts of a file of {prompt, weak, strong}: what a weak and a strong model scored on each."""
     return [
-        Outcome(row["prompt"], float(row["weak"] <= 0), 1.0, path.stem, path.stem, float(row["weak"]), float(row["strong"]))
+        Outcome(row["prompt"], 1.0 - row["weak"], 1.0, path.stem, path.stem, float(row["weak"]), float(row["strong"]))
         for row in _lines(path)
     ]
 

@@ -21,7 +21,7 @@ OUTCOME_STRENGTH, STEP_STRENGTH = 0.2, 0.1
 """Inverse regularisation: outcomes and step counts are noisy, so it is far stronger than for the kinds."""
 
 HELPED = {(True, False): 0.0, (True, True): 0.1, (False, False): 0.5, (False, True): 1.0}
-"""Label by (weak right, strong right): where both miss, nothing is gained; where only the weak one is right, much lost."""
+"""Label by (weak right, strong right): where both are right or both miss, a stronger model gains nothing."""
 
 PRIOR = {"science": 0.3, "proof": 0.8, "design": 0.6}
 """Added for word classes that examinations under-report: open proofs and designs have no multiple-choice outcome."""
@@ -50,7 +50,7 @@ def heads(made: sparse.csr_matrix, rows: list[data.Outcome]) -> NDArray[np.float
     """Return the coefficients of both heads, one column each.
 
     Single words are kept from the head of outcomes: within examinations they name the subject, and what is learnt of
-    a subject does not carry over to another. Rows of steps train their own head, for their level says nothing of others.
+    a subject does not carry over to another. Rows of steps train a head of their own: their level tells of no other.
     """
     stepped = np.array([row.group == "gsm8k" for row in rows])
     anchor = np.array([row.source == "anchors" for row in rows])
@@ -84,14 +84,16 @@ def prior() -> NDArray[np.float64]:
 def kinds(made: sparse.csr_matrix, columns: NDArray[np.float64]) -> NDArray[np.intp]:
     """Return the number of each row's kind, given the coefficients of the kinds, one column each."""
     code, others = fit.score(made, columns[:, 0]), made @ columns[:-1, 1:] + columns[-1, 1:]
-    return np.where(code > 0, 0, 1 + others.argmax(axis=1))
+    number: NDArray[np.intp] = np.where(code > 0, 0, 1 + others.argmax(axis=1))
+    return number
 
 
 def blend(made: sparse.csr_matrix, both: NDArray[np.float64], kind: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return the difficulty of every row, as :func:`app.route.classify.hardness` does for one."""
     share = np.array([judge.KIND_SHARE[name] for name in judge.KINDS])
     hard, steps = (fit.score(made, both[:, column]) for column in (0, 1))
-    return np.where(kind == MATH, steps, hard) + share[kind]
+    blended: NDArray[np.float64] = np.where(kind == MATH, steps, hard) + share[kind]
+    return blended
 
 
 def apgr(score: NDArray[np.float64], weak: NDArray[np.float64], strong: NDArray[np.float64]) -> float:
@@ -103,8 +105,8 @@ def apgr(score: NDArray[np.float64], weak: NDArray[np.float64], strong: NDArray[
 
 
 SHARES = (0.0011, 0.0830, 0.2181, 0.4256, 0.5411, 0.6288, 0.8110, 0.9042, 0.9468)
-"""Share of the reference traffic at or below complexity 1 to 9: it is made of examinations for the most part, so the cuts
-stand where everyday asks come to 1 to 4 and open proofs and designs to 7 and above."""
+"""Share of the reference traffic at or below complexity 1 to 9: mostly examinations, so the cuts stand
+where everyday asks come to 1 to 4 and open proofs and designs to 7 and above."""
 
 
 def edges(scores: NDArray[np.float64]) -> NDArray[np.float64]:

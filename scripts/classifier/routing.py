@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from classifier import difficulty, fit
+from classifier import difficulty
 from sklearn.linear_model import Ridge
 
 from app.route import classify as judge
@@ -63,7 +63,7 @@ def outside(name: str, made: sparse.csr_matrix, rows: list[data.Outcome], heads:
     weak, strong = scores(rows)
     print(f"\n{name}, {len(rows):,} questions, APGR (random 0.5)")
     print(f"  {'prompt length alone':42s} {difficulty.apgr(length(rows), weak, strong):.3f}")
-    print(f"  {'the shipped weights':42s} {difficulty.apgr(base, weak, strong):.3f}")
+    print(f"  {'the heads before rounding to 8 bits':42s} {difficulty.apgr(base, weak, strong):.3f}")
     own(rows, made, base)
 
 
@@ -100,11 +100,9 @@ def _cascade(rows: list[dict[str, Any]], pair: tuple[str, str]) -> None:
     weak, strong = (np.array([row["outcomes"][name] for row in rows], float) for name in (pair[0], CLOUD))
     served = np.where(agree, weak, strong)
     gap = strong.mean() - weak.mean()
-    recovered = f"{(served.mean() - weak.mean()) / gap:6.1%}" if gap > 0 else "no gap"
-    print(
-        f"  {' + '.join(pair):56s} {(~agree).mean():5.1%} cloud calls recover {recovered} of the gap"
-        f" ({weak.mean():.2f} to {strong.mean():.2f})"
-    )
+    recovered = f"recover {(served.mean() - weak.mean()) / gap:.1%} of the gap" if gap > 0 else "have no gap to recover"
+    between = f"({weak.mean():.2f} to {strong.mean():.2f})"
+    print(f"  {' + '.join(pair):52s} {(~agree).mean():.1%} cloud calls {recovered} {between}")
 
 
 def scores(rows: list[data.Outcome]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -118,7 +116,8 @@ def length(rows: list[data.Outcome]) -> NDArray[np.float64]:
 
 
 def _standard(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (values - values.mean()) / (values.std() or 1.0)
+    standard: NDArray[np.float64] = (values - values.mean()) / (values.std() or 1.0)
+    return standard
 
 
 def _cross(
