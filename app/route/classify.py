@@ -26,8 +26,14 @@ WEIGHTS = Path(__file__).parent / "weights" / "classifier.npz"
 FOLLOW_UP_CHARS = 160
 """A last message up to this long may lean on the turn before it."""
 
-LENGTH_SHARE = 0.3
-"""Difficulty for each doubling of the length beyond the clip, as in training."""
+LENGTH_SHARE = 0.4
+"""Difficulty for each doubling of the length, within the clip by the weights, beyond it by :func:`classify`."""
+
+KIND_SHARE = {
+    "code": 1.25, "chat": -1.0, "extraction": 0.5, "translation": -0.5, "summarise": -0.5, "math": 0.1,
+    "creative": -2.0, "analysis": 0.0,
+}  # fmt: skip
+"""Difficulty added by kind: examinations do not show that weak models fall behind on code, and hardly on prose."""
 
 SYSTEM_SHARE, EARLIER_SHARE, FENCED = 0.25, 0.75, 1.5
 """How much of the system prompt's and of the earlier turn's log odds for code counts, and what a fenced answer adds."""
@@ -37,7 +43,7 @@ BOUND = 4.0
 
 
 class Model(NamedTuple):
-    """The loaded weights: one column a head (the kinds, then difficulty)."""
+    """The loaded weights: one column a head (the kinds, then difficulty by outcomes and by steps)."""
 
     lexicon: f.Lexicon
     rows: f.Floats
@@ -48,11 +54,12 @@ class Model(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Log odds for code and for each other kind, and the difficulty on the model's own scale."""
+    """Log odds for code and for each other kind; difficulty by outcomes, and by the steps of a calculation."""
 
     code: float
     others: list[float]
     hard: float
+    steps: float
 
 
 @cache
@@ -64,7 +71,7 @@ def load() -> Model:
         ValueError: the weights were trained for another layout of the features.
     """
     with np.load(WEIGHTS) as file:
-        if file["rows"].shape != (f.ROWS, len(KINDS) + 1):
+        if file["rows"].shape != (f.ROWS, len(KINDS) + 2):
             raise ValueError(f"{WEIGHTS} does not fit this version: train it again with scripts/train-classifier")
         lexicon = f.build_lexicon(dict(zip(file["key"].tolist(), file["group"].tolist(), strict=True)))
         rows, skeleton, shape = (
@@ -90,11 +97,9 @@ def classify(messages: list[dict[str, Any]], tools: bool = False) -> Verdict:
     text = f.clip(turns.last)
     words, found = f.extract(text, model.lexicon)
     scores = score(model, found)
-    code = scores.code + _context(model, turns, scores.code)
-    kind = "code" if code > 0 else KINDS[1 + max(range(len(scores.others)), key=scores.others.__getitem__)]
+    kind = kind_of(scores, scores.code + _context(model, turns, scores.code))
     estimate = tokens(messages)
-    hard = scores.hard + _length_bonus(len(turns.last))
-    complexity = 1 + bisect(model.edges, hard)
+    complexity = 1 + bisect(model.edges, hardness(scores, kind) + _length_bonus(len(turns.last)))
     reasons = _reasons(kind, complexity, words, found, estimate, turns, tools)
     return Verdict(kind, complexity, estimate, reasons)
 
@@ -103,7 +108,18 @@ def difficulty(text: str) -> float:
     """Return the difficulty of one prompt on the model's own scale: only the order of two values means anything."""
     model = load()
     _, found = f.extract(f.clip(text), model.lexicon)
-    return score(model, found).hard + _length_bonus(len(text))
+    scores = score(model, found)
+    return hardness(scores, kind_of(scores, scores.code)) + _length_bonus(len(text))
+
+
+def kind_of(scores: Scores, code: float) -> str:
+    """Return the kind, given the log odds for code with the conversation counted in."""
+    return "code" if code > 0 else KINDS[1 + max(range(len(scores.others)), key=scores.others.__getitem__)]
+
+
+def hardness(scores: Scores, kind: str) -> float:
+    """Return the difficulty of a prompt of this kind: calculations go by their steps, all else by outcomes."""
+    return (scores.steps if kind == "math" else scores.hard) + KIND_SHARE[kind]
 
 
 def score(model: Model, found: f.Features) -> Scores:
@@ -112,8 +128,8 @@ def score(model: Model, found: f.Features) -> Scores:
     total += f.skeleton_values(len(found.skeleton)) @ model.skeleton.take(found.skeleton, axis=0)
     total += found.shape @ model.shape
     total += model.bias
-    code, *others, hard = total.tolist()
-    return Scores(code, others, hard)
+    code, *others, hard, steps = total.tolist()
+    return Scores(code, others, hard, steps)
 
 
 def _length_bonus(chars: int) -> float:

@@ -109,3 +109,16 @@ def steps(directory: Path) -> list[Outcome]:
         for row in _lines(directory / "gsm8k_train_steps.jsonl")
         if permitted(row["license"])
     ]
+
+
+def pairs(path: Path) -> list[Outcome]:
+    """Return the prompts of a file of {prompt, weak, strong}: what a weak and a strong model scored on each."""
+    return [
+        Outcome(row["prompt"], 1.0 - row["weak"], 1.0, path.stem, path.stem, float(row["weak"]), float(row["strong"]))
+        for row in _lines(path)
+    ]
+
+
+def answered(directory: Path) -> list[dict[str, Any]]:
+    """Return the rows of ``outcomes_dev.jsonl`` that hold the answers of many models."""
+    return [row for row in _lines(directory / "outcomes_dev.jsonl") if "answers" in row]

@@ -1,4 +1,4 @@
-"""The difficulty head: what weak models fail on, blended with length and word classes, then cut into 1 to 10."""
+"""The two difficulty heads: what weak models fail on, and how many steps a calculation takes; then 1 to 10."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from classifier import data, fit
 
+from app.route import classify as judge
 from app.route import features as f
 
 if TYPE_CHECKING:
@@ -16,17 +17,16 @@ if TYPE_CHECKING:
 
 ANCHORS = Path(__file__).with_name("anchors.txt")
 ANCHOR_WEIGHT = 10.0
-STRENGTH = 0.05
-"""Inverse regularisation of the difficulty head: outcomes are noisy, so it is far stronger than for the kinds."""
+OUTCOME_STRENGTH, STEP_STRENGTH = 0.2, 0.1
+"""Inverse regularisation: outcomes and step counts are noisy, so it is far stronger than for the kinds."""
 
-LENGTH_SHARE = 0.3
-"""Log odds added for each doubling of the length: length alone orders grade-school sums better than any outcome."""
+HELPED = {(True, False): 0.0, (True, True): 0.1, (False, False): 0.5, (False, True): 1.0}
+"""Label by (weak right, strong right): where both are right or both miss, a stronger model gains nothing."""
 
 PRIOR = {"science": 0.3, "proof": 0.8, "design": 0.6}
 """Added for word classes that examinations under-report: open proofs and designs have no multiple-choice outcome."""
 
-GAIN_SHARE = 0.75
-"""Where a pair was run, how much of the label is "strong right, weak wrong" and not just "weak wrong"."""
+MATH = judge.KINDS.index("math")
 
 
 def anchors() -> list[data.Outcome]:
@@ -40,26 +40,60 @@ def anchors() -> list[data.Outcome]:
 
 
 def label(row: data.Outcome) -> float:
-    """Return the difficulty label: of a pair, a question that both models miss counts half, as nothing is gained."""
+    """Return the label: of a pair, how far the stronger model would have helped, by :data:`HELPED`."""
     if row.weak is None or row.strong is None:
         return row.fails
-    gain = 0.0 if row.weak else 1.0 if row.strong else 0.5
-    return GAIN_SHARE * gain + (1 - GAIN_SHARE) * row.fails
+    return HELPED[row.weak > 0, row.strong > 0]
 
 
-def head(made: sparse.csr_matrix, rows: list[data.Outcome]) -> NDArray[np.float64]:
-    """Return the coefficients of the difficulty head."""
-    return fit.fit(made, [label(row) for row in rows], [row.weight for row in rows], STRENGTH) + prior()
+def heads(made: sparse.csr_matrix, rows: list[data.Outcome]) -> NDArray[np.float64]:
+    """Return the coefficients of both heads, one column each.
+
+    Single words are kept from the head of outcomes: within examinations they name the subject, and what is learnt of
+    a subject does not carry over to another. Rows of steps train a head of their own: their level tells of no other.
+    """
+    stepped = np.array([row.group == "gsm8k" for row in rows])
+    anchor = np.array([row.source == "anchors" for row in rows])
+    return np.column_stack((
+        _head(made, rows, np.flatnonzero(~stepped), f.ROWS, OUTCOME_STRENGTH) + prior(),
+        _head(made, rows, np.flatnonzero(stepped | anchor), 0, STEP_STRENGTH) + prior(),
+    ))  # fmt: skip
+
+
+def _head(
+    made: sparse.csr_matrix, rows: list[data.Outcome], at: NDArray[np.intp], first: int, strength: float
+) -> NDArray[np.float64]:
+    """Return a head trained on some rows and on the columns from ``first`` on; zeros where nothing is to be learnt."""
+    labels = [label(rows[row]) for row in at]
+    if len({value > 0 for value in labels}) + any(0 < value < 1 for value in labels) < 2:  # noqa: PLR2004 (classes)
+        return np.zeros(fit.COLUMNS + 1)
+    learnt = fit.fit(made[at][:, first:], labels, [rows[row].weight for row in at], strength)
+    return np.concatenate((np.zeros(first), learnt))
 
 
 def prior() -> NDArray[np.float64]:
-    """Return length (in steps of root two) and word classes as coefficients of the same columns."""
+    """Return the length (in steps of root two) and word classes as coefficients of the same columns."""
     added = np.zeros(fit.COLUMNS + 1)
     first = f.ROWS + f.SIZES
-    added[first : first + 24] = LENGTH_SHARE / 2 * np.arange(24)
+    added[first : first + 24] = judge.LENGTH_SHARE / 2 * np.arange(24)
     for name, share in PRIOR.items():
         added[f.ROWS + f.CLASSES.index(name)] = share
     return added
+
+
+def kinds(made: sparse.csr_matrix, columns: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the number of each row's kind, given the coefficients of the kinds, one column each."""
+    code, others = fit.score(made, columns[:, 0]), made @ columns[:-1, 1:] + columns[-1, 1:]
+    number: NDArray[np.intp] = np.where(code > 0, 0, 1 + others.argmax(axis=1))
+    return number
+
+
+def blend(made: sparse.csr_matrix, both: NDArray[np.float64], kind: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the difficulty of every row, as :func:`app.route.classify.hardness` does for one."""
+    share = np.array([judge.KIND_SHARE[name] for name in judge.KINDS])
+    hard, steps = (fit.score(made, both[:, column]) for column in (0, 1))
+    blended: NDArray[np.float64] = np.where(kind == MATH, steps, hard) + share[kind]
+    return blended
 
 
 def apgr(score: NDArray[np.float64], weak: NDArray[np.float64], strong: NDArray[np.float64]) -> float:
@@ -70,38 +104,11 @@ def apgr(score: NDArray[np.float64], weak: NDArray[np.float64], strong: NDArray[
     return float(np.trapezoid(gain[at] / gain[-1], np.linspace(0, 1, 11)))
 
 
-SHARES = (0.10, 0.22, 0.35, 0.48, 0.60, 0.71, 0.81, 0.89, 0.95)
-"""Share of the reference traffic at or below complexity 1 to 9."""
+SHARES = (0.0011, 0.0830, 0.2181, 0.4256, 0.5411, 0.6288, 0.8110, 0.9042, 0.9468)
+"""Share of the reference traffic at or below complexity 1 to 9: mostly examinations, so the cuts stand
+where everyday asks come to 1 to 4 and open proofs and designs to 7 and above."""
 
 
 def edges(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the nine cuts that turn a score into 1 to 10: percentiles of the reference traffic."""
     return np.quantile(scores, SHARES)
-
-
-def show(made: sparse.csr_matrix, rows: list[data.Outcome]) -> None:
-    """Print what routing by difficulty recovers on the pair's questions, by models that never saw them."""
-    pair = np.array([row.weak is not None for row in rows])
-    if not pair.any():
-        return
-    weak = np.array([row.weak for row in rows if row.weak is not None])
-    strong = np.array([row.strong for row in rows if row.strong is not None])
-    length = np.array([float(len(row.prompt)) for row in rows])
-    groups = sorted({row.group for row in rows})
-    folds = {
-        "prompt length alone": length,
-        "left out at random, 5 folds": _cross(made, rows, np.arange(len(rows)) * 7919 % 5),
-        "left out by subject, 5 folds": _cross(made, rows, np.array([groups.index(row.group) % 5 for row in rows])),
-    }
-    print(f"\nRouting by difficulty, {pair.sum():,} questions run on a weak and a strong model, APGR (random 0.5)")
-    for name, score in folds.items():
-        print(f"  {name:30s} {apgr(score[pair], weak, strong):.3f}")
-
-
-def _cross(made: sparse.csr_matrix, rows: list[data.Outcome], fold: NDArray[np.int64]) -> NDArray[np.float64]:
-    score = np.zeros(len(rows))
-    for part in range(5):
-        seen = np.flatnonzero(fold != part)
-        coefficients = head(made[seen], [rows[at] for at in seen])
-        score[fold == part] = fit.score(made[fold == part], coefficients)
-    return score

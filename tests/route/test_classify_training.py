@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,13 @@ def train(directory: Path, out: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.fixture
+def data(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the script's loader; it stands beside the script, outside the package, and needs no scikit-learn."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return importlib.import_module("classifier.data")
+
+
 def write_rows(directory: Path, licence: str) -> None:
     asks = [("Write a Python function", 1), ("Write a poem about rain", 0), ("Sort this list in Go", 1)] * 5
     rows = [
@@ -28,9 +37,20 @@ def write_rows(directory: Path, licence: str) -> None:
     (directory / "code_intent_train.jsonl").write_text(lines, "utf-8")
 
 
-@pytest.mark.parametrize("licence", ["CC-BY-NC-4.0", "MIT / CC-BY-SA-3.0"])
-def test_rows_under_other_licences_are_left_out(tmp_path: Path, licence: str) -> None:
+@pytest.mark.parametrize("licence", ["CC-BY-NC-4.0", "MIT / CC-BY-SA-3.0", "CC-BY-ND-4.0", "GPL-3.0", "research only"])
+def test_rows_under_other_licences_are_left_out(data: Any, tmp_path: Path, licence: str) -> None:
     write_rows(tmp_path, licence)
+    assert data.code_rows(tmp_path, "train") == []
+
+
+def test_rows_under_permissive_licences_are_kept(data: Any, tmp_path: Path) -> None:
+    write_rows(tmp_path, "MIT")
+    assert len(data.code_rows(tmp_path, "train")) == 15
+
+
+@pytest.mark.long
+def test_nothing_is_written_where_no_row_may_be_used(tmp_path: Path) -> None:
+    write_rows(tmp_path, "CC-BY-NC-4.0")
     run = train(tmp_path, tmp_path / "weights.npz")
     assert run.returncode == 2
     assert "licence" in run.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.route import features as f
@@ -30,6 +30,7 @@ def test_words(text: str, expected: list[str]) -> None:
     assert cut(text) == expected
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(), max_size=200))
 def test_ascii_path_and_general_path_cut_alike(text: str) -> None:
     plain = text.encode("ascii", "replace").decode()
@@ -73,6 +74,7 @@ def test_clip_keeps_both_ends() -> None:
     assert kept.endswith(" end")
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(), max_size=1500))
 def test_columns_stay_in_their_tables(text: str) -> None:
     _, found = f.extract(f.clip(text), f.build_lexicon({}))
