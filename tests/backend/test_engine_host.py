@@ -114,11 +114,11 @@ def _workers(served: Served) -> list[int]:
 
 def _holders(engine: int) -> set[int]:
     """Return who holds the pipe open that keeps the engine alive."""
-    pipe = os.readlink(f"/proc/{engine}/fd/0")
+    pipe = Path(f"/proc/{engine}/fd/0").readlink()
     found = set()
     for each in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if each.name.isdigit() and any(os.readlink(fd) == pipe for fd in (each / "fd").iterdir()):
+            if each.name.isdigit() and any(fd.readlink() == pipe for fd in (each / "fd").iterdir()):
                 found.add(int(each.name))
     return found - {engine}
 
