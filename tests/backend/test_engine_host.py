@@ -94,7 +94,10 @@ async def test_callers_readiness_and_the_next_candidate_know_of_an_engine_that_k
     from tests.upstream import Upstream
 
     monkeypatch.setenv("MLX_BATCH", "many")
-    async with Upstream() as up, start(f"MODEL_SMALL=mlx/{qwen},up/large\nMLX_ENABLED=true\n", up=up) as sluice:
+    async with (
+        Upstream() as up,
+        start(f"MODEL_SMALL=mlx/{qwen},up/large\nMLX_ENABLED=true\nRETRIES=0\n", up=up) as sluice,
+    ):
         for _ in range(3):
             answer = await sluice.chat("small")
             assert answer.headers["x-sluice-target"] == "up/large"
