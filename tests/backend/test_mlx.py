@@ -47,6 +47,11 @@ def _one_core(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "1")
 
 
+def _figure(text: str) -> None:
+    """Show a figure to who runs the tests with ``-s``."""
+    sys.stdout.write(f"\n{text}\n")
+
+
 def _pid(sluice: Running) -> int:
     host = sluice.gateway.backends.engine
     assert host is not None
@@ -99,7 +104,7 @@ async def _p99(sluice: Running, during: str, work: Any) -> Any:
     result = await work
     stop.set()
     found = await calls
-    print(f"remote calls {during}: p50 {found[len(found) // 2]:.1f} ms, p99 {found[len(found) * 99 // 100]:.1f} ms")
+    _figure(f"remote calls {during}: p50 {found[len(found) // 2]:.1f} ms, p99 {found[len(found) * 99 // 100]:.1f} ms")
     assert found[len(found) * 99 // 100] < 2000
     return result
 
@@ -116,7 +121,7 @@ async def test_a_killed_engine_costs_no_stream(folders: dict[str, Path], start: 
         os.kill(first, signal.SIGKILL)
         killed = time.monotonic()
         ended = await _p99(sluice, "while the engine is back and 32 streams go on", asyncio.gather(*streams))
-        print(f"32 streams ended {time.monotonic() - killed:.2f} s after the kill")
+        _figure(f"32 streams ended {time.monotonic() - killed:.2f} s after the kill")
         assert [(events, done) for _, events, done in ended if not done or events not in (["stop"], ["length"])] == []
         assert (await _stream(sluice, model, "tell me", **ask)) == whole
         assert _pid(sluice) != first
@@ -135,7 +140,7 @@ async def test_a_fallback_saves_the_streams_of_a_killed_engine_at_once(
         killed = time.monotonic()
         ended = await asyncio.gather(*streams)
         took = time.monotonic() - killed
-        print(f"32 streams saved by another backend {took:.2f} s after the kill")
+        _figure(f"32 streams saved by another backend {took:.2f} s after the kill")
         assert [(events, done) for _, events, done in ended if not done or events != ["stop"]] == []
         assert took < 10  # about a second on an idle machine
         assert len(up.log) == 32
@@ -184,7 +189,7 @@ async def test_two_models_take_turns_where_there_is_room_for_one(folders: dict[s
         assert [ends for _, ends, done in answers if not done or ends not in (["length"], ["stop"])] == []
         stats = await _stats(sluice)
         loads = sum(each["loads"] for each in stats["models"].values())
-        print(f"48 calls to two models with room for one: {loads} loads, {took:.1f} s")
+        _figure(f"48 calls to two models with room for one: {loads} loads, {took:.1f} s")
         assert loads <= 24
         assert stats["memory"]["active_bytes"] <= stats["memory"]["budget_bytes"]
         metrics = (await sluice.client.get("/metrics")).text
@@ -202,7 +207,7 @@ async def test_unloading_gives_the_memory_back(folders: dict[str, Path], start: 
         told = await sluice.client.post("/admin/models/unload", json={"model": model})
         assert told.json()["state"] == "not_loaded"
         left = (await _stats(sluice))["memory"]["rss_bytes"]
-        print(f"engine: {loaded / 1e6:.0f} MB loaded, {left / 1e6:.0f} MB unloaded, weights {weights / 1e6:.0f} MB")
+        _figure(f"engine: {loaded / 1e6:.0f} MB loaded, {left / 1e6:.0f} MB unloaded, weights {weights / 1e6:.0f} MB")
         assert loaded - left > weights * 0.8
         assert (await sluice.chat("small", max_tokens=2)).status_code == 200
 
