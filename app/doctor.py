@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import httpx
 
-from app.settings import hardware
+from app.settings import hardware, mask_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,20 +51,47 @@ def _in_use(settings: Settings) -> set[str]:
 
 
 def _machine(settings: Settings) -> Iterator[Finding]:
-    small, medium = hardware.local_models()
+    config = settings.backend_configs["mlx"]
+    if config.problem is not None:
+        yield Finding("note", "local models", "not in use: every call goes to a backend elsewhere", config.problem)
+        return
+    if config.engines:
+        return
+    chosen = " and ".join(dict.fromkeys(hardware.local_models()))
+    why = "Apple Silicon" if sys.platform == "darwin" else "a CPU, where small unquantised models are fastest"
     memory = hardware.memory_bytes() / _GIB
-    missing = settings.backend_configs["mlx"].problem
-    if missing is not None:
-        yield Finding("note", "local models", missing, "see above; without it every call goes to a backend elsewhere")
-    else:
-        why = "Apple Silicon" if sys.platform == "darwin" else "a Linux CPU, where small unquantised models are fastest"
-        yield Finding("ok", "local models", f"{small} and {medium}: this is {why}, with {memory:.0f} GiB of memory")
-    cache = Path.home() / ".cache"
-    free = shutil.disk_usage(cache if cache.exists() else Path.home()).free / _GIB
+    yield Finding("ok", "local models", f"{chosen}: this is {why}, with {memory:.0f} GiB of memory")
+    cache = _hub_cache()
+    missing = [model for model in sorted(config.models or ()) if not _downloaded(model, cache)]
+    if missing:
+        remedy = "before that: " + ", ".join(f"hf download {model}" for model in missing)
+        if settings.local_only:
+            yield Finding("problem", "downloads", f"LOCAL_ONLY forbids to download {', '.join(missing)}", remedy)
+        else:
+            yield Finding("note", "downloads", f"the first call downloads {', '.join(missing)}", remedy)
+    yield _disk(cache)
+
+
+def _disk(cache: Path) -> Finding:
+    there = next(each for each in (cache, *cache.parents) if each.exists())
+    free = shutil.disk_usage(there).free / _GIB
     if free < _DISK_GIB:
-        yield Finding("problem", "disk", f"{free:.1f} GiB free", "free some, or set HF_HOME to a larger disk")
-    else:
-        yield Finding("ok", "disk", f"{free:.0f} GiB free for model files")
+        return Finding(
+            "problem", "disk", f"{free:.1f} GiB free at {cache}", "free some, or set HF_HOME to a larger disk"
+        )
+    return Finding("ok", "disk", f"{free:.0f} GiB free for model files at {cache}")
+
+
+def _hub_cache() -> Path:
+    """Return where huggingface_hub keeps models, by the variables that it reads itself."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+
+
+def _downloaded(model: str, cache: Path) -> bool:
+    if model.startswith(("/", "./", "../", "~")):
+        return Path(model).expanduser().is_dir()
+    return (cache / f"models--{model.replace('/', '--')}" / "snapshots").is_dir()
 
 
 def _roles(settings: Settings) -> Iterator[Finding]:
@@ -81,7 +109,10 @@ def _roles(settings: Settings) -> Iterator[Finding]:
 
 
 async def _backends(settings: Settings) -> list[Finding]:
-    configs = [config for config in settings.backend_configs.values() if config.name != "mlx" or config.engines]
+    configs: list[BackendConfig] = []
+    for config in settings.backend_configs.values():
+        engines = [replace(config, base_url=f"{url.removesuffix('/v1')}/v1") for url in config.engines]
+        configs += engines if config.name == "mlx" else [config]
     async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
         found = list(await asyncio.gather(*(_backend(client, config) for config in configs)))
     used = _in_use(settings)
@@ -93,9 +124,9 @@ async def _backend(client: httpx.AsyncClient, config: BackendConfig) -> Finding:
     if config.problem is not None:
         return Finding("note", config.name, "not in use", config.problem)
     headers = {"authorization": f"Bearer {config.api_key}"} if config.api_key else {}
-    url = (config.engines[0].removesuffix("/v1") + "/v1") if config.engines else config.base_url
+    url = mask_url(config.base_url)
     try:
-        answer = await client.get(f"{url}/models", headers=headers)
+        answer = await client.get(f"{config.base_url}/models", headers=headers)
     except httpx.HTTPError as error:
         return Finding(
             "problem",

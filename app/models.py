@@ -96,14 +96,15 @@ def act(settings: Settings, action: str, model: str) -> str:
 async def _act(gateway: Gateway, action: str, model: str) -> str:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), TimeElapsedColumn())
     async with gateway.client() as client:
+        await gateway.states(client)  # tells first what keeps it from working at all
         order = asyncio.create_task(gateway.order(client, action, model))
         with Progress(*columns) as progress:
             bar = progress.add_task(model, total=None, told="")
             while not order.done():
+                await asyncio.wait({order}, timeout=_POLL_S)
                 state = (await gateway.states(client)).get(model, {})
                 done, total, told = _progress(state)
                 progress.update(bar, completed=done, total=total, told=told)
-                await asyncio.wait({order}, timeout=_POLL_S)
         return str((await order)["state"])
 
 

@@ -27,8 +27,12 @@ _TOOLS: Any = [
             "name": name,
             "parameters": {
                 "type": "object",
-                "properties": {"city": {"enum": ["Paris", "Rome"]}, "days": {"type": "integer"}},
+                "properties": {
+                    "city": {"enum": ["Paris", "Rome"]},
+                    "days": {"type": "integer", "minimum": 1, "maximum": 9},
+                },
                 "required": ["city", "days"],
+                "additionalProperties": False,
             },
         },
     }

@@ -76,9 +76,10 @@ def _address_mistakes(settings: Settings) -> list[str]:
         f"BACKENDS__{name.replace('-', '_').upper()}__BASE_URL": options.base_url or ""
         for name, options in settings.backends.items()
     }
+    told = [*addresses.items(), *(("MLX_ENGINES", url) for url in settings.mlx_engines)]
     return [
         f"{variable}: is not an address; write it like http://127.0.0.1:8080/v1 (it is {mask_url(url)[:80]!r})"
-        for variable, url in addresses.items()
+        for variable, url in told
         if url and not _is_address(url)
     ]
 

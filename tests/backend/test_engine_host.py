@@ -94,7 +94,10 @@ async def test_callers_readiness_and_the_next_candidate_know_of_an_engine_that_k
     from tests.upstream import Upstream
 
     monkeypatch.setenv("MLX_BATCH", "many")
-    async with Upstream() as up, start(f"MODEL_SMALL=mlx/{qwen},up/large\nMLX_ENABLED=true\n", up=up) as sluice:
+    async with (
+        Upstream() as up,
+        start(f"MODEL_SMALL=mlx/{qwen},up/large\nMLX_ENABLED=true\nRETRIES=0\n", up=up) as sluice,
+    ):
         for _ in range(3):
             answer = await sluice.chat("small")
             assert answer.headers["x-sluice-target"] == "up/large"
@@ -114,11 +117,11 @@ def _workers(served: Served) -> list[int]:
 
 def _holders(engine: int) -> set[int]:
     """Return who holds the pipe open that keeps the engine alive."""
-    pipe = os.readlink(f"/proc/{engine}/fd/0")
+    pipe = Path(f"/proc/{engine}/fd/0").readlink()
     found = set()
     for each in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if each.name.isdigit() and any(os.readlink(fd) == pipe for fd in (each / "fd").iterdir()):
+            if each.name.isdigit() and any(fd.readlink() == pipe for fd in (each / "fd").iterdir()):
                 found.add(int(each.name))
     return found - {engine}
 

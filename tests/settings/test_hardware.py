@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import hardware, load
+from app.settings import ConfigError, hardware, load
 
 _GIB = 1 << 30
 _PHI = "mlx/mlx-community/Phi-3.5-mini-instruct-4bit"
@@ -55,6 +55,14 @@ def test_engines_elsewhere_need_nothing_here(tmp_path: Path) -> None:
     assert "LOCAL_ONLY" in (load(env).backend_configs["mlx"].problem or "")
 
 
+def test_engines_need_addresses(tmp_path: Path) -> None:
+    env = tmp_path / ".env"
+    env.write_text("MLX_ENGINES=http://mac1:9000,mac2:9000\n")
+    with pytest.raises(ConfigError) as caught:
+        load(env)
+    assert ["MLX_ENGINES" in each and "mac2:9000" in each for each in caught.value.mistakes] == [True]
+
+
 def test_without_the_extra_the_problem_says_what_to_install() -> None:
     found = importlib.util.find_spec("mlx_lm")
     assert (hardware.missing_engine() is None) is (found is not None)
@@ -66,6 +74,7 @@ def test_what_the_operator_names_anywhere_may_be_loaded(tmp_path: Path) -> None:
         "MODEL_SMALL=mlx/org/a\nROLES__MINE=groq/x,mlx//models/b\nMLX_MODELS=org/c\nMLX_PRELOAD=org/d\nMLX_PIN=org/e\n"
         'MODEL_EMBEDDING=mlx/org/f\nMODEL_MEDIUM=groq/m\nMODEL_ALIASES={"gpt-4o": "mlx/org/g", "o1": "small"}\n'
     )
-    assert load(env).backend_configs["mlx"].models == {"org/a", "/models/b", *(f"org/{name}" for name in "cdefg")}
+    named = frozenset({"org/a", "/models/b", *(f"org/{name}" for name in "cdefg")})
+    assert load(env).backend_configs["mlx"].models == named
     env.write_text("MLX_ALLOW_ANY=true\n")
     assert load(env).backend_configs["mlx"].models is None
