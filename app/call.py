@@ -63,6 +63,46 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class OllamaOptions:
+    """How an Ollama is spoken to.
+
+    Attributes:
+        native: whether over its own ``/api/chat``, which takes a context size, instead of its OpenAI endpoint.
+        num_ctx: tokens of context that native calls ask for.
+        keep_alive: how long it keeps a model loaded after its last use, in Ollama's notation, e.g. ``5m``.
+    """
+
+    native: bool = False
+    num_ctx: int = 8192
+    keep_alive: str = "5m"
+
+
+@dataclass(frozen=True, slots=True)
+class DevboxOptions:
+    """A Runloop devbox that answers once it is awake.
+
+    Attributes:
+        api_url: of Runloop's control API; api_key: for it.
+        devbox_id: the box to use; where it is empty, one is found or created from ``blueprint_id``.
+        tunnel: whether Ollama is reached through a tunnel; else by executed commands.
+        tunnel_url: the tunnel's address with the placeholders ``{port}`` and ``{key}``.
+        wait: whether a call waits for a sleeping box although another candidate is left.
+        wake_timeout_s: how long a call waits, and how long a box may take to start.
+        idle_suspend_s: a box created here is suspended by Runloop after so many seconds without use.
+    """
+
+    api_url: str
+    api_key: str = field(repr=False)
+    devbox_id: str = ""
+    blueprint_id: str = ""
+    tunnel: bool = True
+    tunnel_url: str = ""
+    wait: bool = True
+    wake_timeout_s: float = 120.0
+    idle_suspend_s: int = 600
+
+
+@dataclass(frozen=True, slots=True)
 class BackendConfig:
     """Everything there is to know of one backend before it is called.
 
@@ -73,6 +113,9 @@ class BackendConfig:
         prefill: whether its models continue an assistant message; None where nobody said.
         context_window: tokens, or None where it depends on the model.
         slots: calls at once per target; line: calls that may wait for a slot.
+        ollama: where it is an Ollama, how it is spoken to.
+        devbox: where it is a devbox that has to be woken, which.
+        models: its models that some role names; others are never pulled for a caller.
     """
 
     name: str
@@ -86,6 +129,9 @@ class BackendConfig:
     context_window: int | None = None
     slots: int = 256
     line: int = 1024
+    ollama: OllamaOptions | None = None
+    devbox: DevboxOptions | None = None
+    models: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,14 @@ from app import __version__
 from app.backend import wire_errors
 from app.backend.base import Event, Whole
 from app.backend.catalog import adapt
-from app.backend.http import Exchange, HttpClient, endpoint_url
+from app.backend.http import endpoint_url
 from app.backend.sse import SSEDecoder
 from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from app.backend.http import Client, Reply
     from app.call import Ask, BackendConfig, Target, Trace
 
 PATHS = {"chat": "/chat/completions", "embeddings": "/embeddings"}
@@ -29,7 +32,9 @@ class OpenAIBackend:
 
     always_ready = True
 
-    def __init__(self, config: BackendConfig, client: HttpClient, max_answer_bytes: int) -> None:
+    def __init__(
+        self, config: BackendConfig, client: Client, max_answer_bytes: int, headers: Mapping[str, str] | None = None
+    ) -> None:
         self.config = config
         self._client = client
         self._max_answer_bytes = max_answer_bytes
@@ -39,11 +44,12 @@ class OpenAIBackend:
         )
         if config.api_key:
             self._headers["authorization"] = f"Bearer {config.api_key}"
+        self._headers.update(headers or {})
         self._stream_headers = self._headers.copy()
         self._stream_headers["accept"] = "text/event-stream"
         self._stream_headers["accept-encoding"] = "identity"
 
-    async def prepare(self, target: Target, deadline: float) -> None:
+    async def prepare(self, target: Target, deadline: float, *, alone: bool) -> None:
         """Do nothing: it is there, or it is not."""
 
     async def whole(self, ask: Ask, target: Target, body: dict[str, Any], trace: Trace) -> Whole:
@@ -91,7 +97,7 @@ class OpenAIBackend:
             raise BackendError(Reason.MALFORMED, f"{self.config.name} answered a streamed call with a plain answer.")
         return HttpEventStream(exchange, self, self._max_answer_bytes)
 
-    async def _post(self, endpoint: str, body: dict[str, Any], headers: CIMultiDict[str], trace: Trace) -> Exchange:
+    async def _post(self, endpoint: str, body: dict[str, Any], headers: CIMultiDict[str], trace: Trace) -> Reply:
         raw = orjson.dumps(body)
         exchange = await self._client.post(self._urls[endpoint], headers, raw, self.config.limits.connect_s, trace)
         if exchange.status == _OK:
@@ -123,7 +129,7 @@ class OpenAIBackend:
 class HttpEventStream:
     """The events of one response."""
 
-    def __init__(self, exchange: Exchange, backend: OpenAIBackend, max_bytes: int) -> None:
+    def __init__(self, exchange: Reply, backend: OpenAIBackend, max_bytes: int) -> None:
         self._exchange = exchange
         self._left_bytes = max_bytes
         self._backend = backend

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from app.call import BackendConfig, Limits
+from app.call import BackendConfig, DevboxOptions, Limits, OllamaOptions
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -32,31 +34,61 @@ _KEY_VARIABLE = {
     "anthropic": "ANTHROPIC_API_KEY",
     "workers-ai": "CLOUDFLARE_API_TOKEN",
 }
-_UNSUPPORTED = {"mlx": "local models are not part of this version", "runloop": "Runloop is not part of this version"}
+_UNSUPPORTED = {"mlx": "local models are not part of this version"}
 
 
 def backend(settings: Settings, name: str, options: BackendOptions) -> BackendConfig:
     """Unite what the flat settings (``GROQ_…``) and ``BACKENDS__<NAME>__…`` say of one backend; the latter wins."""
     prefix = name.replace("-", "_")
+    box = _devbox(settings) if name == "runloop" and not options.base_url else None
     base_url = (options.base_url or _flat_url(settings, name, prefix)).rstrip("/")
     api_key = _secret(options.api_key) or _secret(getattr(settings, f"{prefix}_api_key", None))
-    local = name == "mlx" or (urlsplit(base_url).hostname or "") in LOOPBACK
+    local = name == "mlx" or (box is None and (urlsplit(base_url).hostname or "") in LOOPBACK)
+    dialect = options.dialect or BUILT_IN.get(name, "compatible")
+    ollama = _ollama(settings) if dialect == "ollama" else None
     moved = bool(options.base_url) or f"{prefix}_base_url" in settings.model_fields_set
     return BackendConfig(
         name=name,
         base_url=base_url,
         api_key=api_key,
-        dialect=options.dialect or BUILT_IN.get(name, "compatible"),
+        dialect=dialect,
         local=local,
         problem=_switched_off(settings, name, options, local=local)
         or (_UNSUPPORTED.get(name) if not base_url else None)
-        or _missing(name, base_url, needs_key=not (api_key or moved)),
+        or (_missing_box(box) if box is not None else _missing(name, base_url, needs_key=not (api_key or moved))),
         limits=_limits(settings.limits, options),
         prefill=options.prefill,
-        context_window=options.context_window,
+        context_window=options.context_window or (ollama.num_ctx if ollama is not None and ollama.native else None),
         slots=options.slots or settings.slots,
         line=settings.line if options.line is None else options.line,
+        ollama=ollama,
+        devbox=box,
+        models=_named(settings, name) if ollama is not None else frozenset(),
     )
+
+
+def _ollama(settings: Settings) -> OllamaOptions:
+    return OllamaOptions(settings.ollama_native, settings.ollama_num_ctx, settings.ollama_keep_alive)
+
+
+def _devbox(settings: Settings) -> DevboxOptions:
+    return DevboxOptions(
+        api_url=settings.runloop_base_url.rstrip("/"),
+        api_key=_secret(settings.runloop_api_key),
+        devbox_id=settings.runloop_devbox_id,
+        blueprint_id=settings.qwen_ollama_blueprint_id,
+        tunnel=settings.runloop_mode == "tunnel",
+        tunnel_url=settings.runloop_tunnel_url.rstrip("/"),
+        wait=settings.runloop_on_cold == "wait",
+        wake_timeout_s=settings.runloop_wake_timeout_s,
+        idle_suspend_s=settings.runloop_idle_suspend_s,
+    )
+
+
+def _named(settings: Settings, backend: str) -> frozenset[str]:
+    """Return the models of a backend that some role names."""
+    chains = settings.chains.values()
+    return frozenset(choice.target.model for chain in chains for choice in chain if choice.target.backend == backend)
 
 
 def _secret(value: SecretStr | None) -> str:
@@ -90,6 +122,20 @@ def _switched_off(settings: Settings, name: str, options: BackendOptions, *, loc
     if settings.local_only and not local:
         return "LOCAL_ONLY is true and it is not on this machine"
     return None
+
+
+def _missing_box(box: DevboxOptions) -> str | None:
+    """Name the one thing to do before a devbox can be used, or None."""
+    if not box.api_key:
+        return "set RUNLOOP_API_KEY"
+    if not (box.devbox_id or box.blueprint_id):
+        return "set RUNLOOP_DEVBOX_ID or QWEN_OLLAMA_BLUEPRINT_ID"
+    return None if _has_sdk() else "install the extra [runloop]: pip install 'sluice[runloop]'"
+
+
+@cache
+def _has_sdk() -> bool:
+    return find_spec("runloop_api_client") is not None
 
 
 def _missing(name: str, base_url: str, *, needs_key: bool) -> str | None:
