@@ -70,11 +70,13 @@ class OllamaOptions:
         native: whether over its own ``/api/chat``, which takes a context size, instead of its OpenAI endpoint.
         num_ctx: tokens of context that native calls ask for.
         keep_alive: how long it keeps a model loaded after its last use, in Ollama's notation, e.g. ``5m``.
+        load_s: how long it may take to load one.
     """
 
     native: bool = False
     num_ctx: int = 8192
     keep_alive: str = "5m"
+    load_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,13 +148,17 @@ class HttpEventStream:
             self._left_bytes -= len(data)
             if self._left_bytes < 0:
                 raise BackendError(Reason.TOO_LARGE, f"{self._backend.config.name} streams without end.")
-            events = self._events(self._decoder.feed(data) if data else self._decoder.flush())
+            events = self._decoded(data)
             self._ended = self._ended or not data
             if events:
                 return events
         if self._failure is not None:
             raise self._failure
         return []
+
+    def _decoded(self, data: bytes) -> list[Event]:
+        """Return the events that these bytes complete; no bytes: the end has come."""
+        return self._events(self._decoder.feed(data) if data else self._decoder.flush())
 
     def _events(self, payloads: list[bytes]) -> list[Event]:
         events: list[Event] = []

@@ -209,6 +209,8 @@ class Settings(BaseSettings):
         "5m", pattern=r"^(-1|\d+(\.\d+)?(ms|s|m|h)?)$", description="how long Ollama keeps an idle model loaded; -1 always"
     )
 
+    ollama_load_timeout_s: Seconds = Field(120, description="seconds that Ollama may take to load a model")
+
     runloop_api_key: SecretStr | None = Field(None, description="Runloop key; needs the extra [runloop]")
     runloop_base_url: str = Field("https://api.runloop.ai", description="Runloop's control API")
     runloop_devbox_id: str = Field(
