@@ -112,7 +112,10 @@ class OllamaBackend(OpenAIBackend):
         if not told.get("done"):
             raise BackendError(Reason.CUT, f"{self.config.name} ended its answer early.", code="incomplete_answer")
         share_durations(trace, told)
-        answer = completion(told)
+        try:
+            answer = completion(told)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise BackendError(Reason.MALFORMED, f"{self.config.name} answered something unreadable.") from error
         return Whole(orjson.dumps(answer), answer, whole.headers)
 
     async def stream(self, ask: Ask, target: Target, body: dict[str, Any], trace: Trace) -> HttpEventStream:
@@ -129,7 +132,9 @@ class OllamaBackend(OpenAIBackend):
         """Warn of a prompt that Ollama will cut: it does so without a word."""
         if self._options.native or self.config.context_window is not None:
             return
-        tokens = sum(len(str(message.get("content") or "")) for message in body.get("messages") or ()) // _CHARS_PER_TOKEN
+        tokens = (
+            sum(len(str(message.get("content") or "")) for message in body.get("messages") or ()) // _CHARS_PER_TOKEN
+        )
         now = time.monotonic()
         if tokens > DEFAULT_CONTEXT and now - _warned.get(str(target), float("-inf")) > _WARN_EVERY_S:
             _warned[str(target)] = now
@@ -157,13 +162,22 @@ class NativeStream(HttpEventStream):
             if told.get("error"):
                 self._failure = self._backend.event_error(told)
                 break
-            events += [Event(b"data: " + orjson.dumps(chunk) + b"\n\n", chunk) for chunk in self._story.chunks(told)]
+            events += self._events_of(told)
             if told.get("done"):
                 self.whole = self._ended = True
+                self._trace.stage("stream" if "first_token" in self._trace.stages else "first_token")
                 share_durations(self._trace, told)
                 break
-        self.malformed = self._lines.malformed
+        self.malformed += self._lines.skipped()
         return events
+
+    def _events_of(self, told: dict[str, Any]) -> list[Event]:
+        try:
+            chunks = self._story.chunks(told)
+        except (AttributeError, TypeError, ValueError):
+            self.malformed += 1
+            return []
+        return [Event(b"data: " + orjson.dumps(chunk) + b"\n\n", chunk) for chunk in chunks]
 
 
 def share_durations(trace: Trace, told: dict[str, Any]) -> None:
@@ -171,7 +185,6 @@ def share_durations(trace: Trace, told: dict[str, Any]) -> None:
 
     The stages go on adding up to the total: no more is moved than was waited.
     """
-    trace.stage("stream" if "first_token" in trace.stages else "first_token")
     for name, stage, waits in (
         ("load_duration", "load", ("first_token", "answer")),
         ("prompt_eval_duration", "prompt", ("first_token", "answer")),

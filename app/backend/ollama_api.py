@@ -146,7 +146,12 @@ class Lines:
     def __init__(self, max_bytes: int = 8 * 1024 * 1024) -> None:
         self._rest = b""
         self._max = max_bytes
-        self.malformed = 0
+        self._skipped = 0
+
+    def skipped(self) -> int:
+        """Return how many lines were no objects since this was last asked."""
+        skipped, self._skipped = self._skipped, 0
+        return skipped
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         """Return every object that these bytes complete.
@@ -173,7 +178,7 @@ class Lines:
         except orjson.JSONDecodeError:
             found = None
         if not isinstance(found, dict):
-            self.malformed += 1
+            self._skipped += 1
             return None
         return found
 

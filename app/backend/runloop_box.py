@@ -205,9 +205,7 @@ class Box:
                 return
             raise _again(error) if isinstance(error, BackendError) else error
         if left_s <= patience_s:
-            raise BackendError(
-                Reason.DEADLINE, "The call's deadline has passed.", status=504, code="deadline_exceeded"
-            )
+            raise BackendError(Reason.DEADLINE, "The call's deadline has passed.", status=504, code="deadline_exceeded")
         raise self._cold()
 
     def _patience_s(self, *, alone: bool) -> float:

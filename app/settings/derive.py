@@ -68,7 +68,9 @@ def backend(settings: Settings, name: str, options: BackendOptions) -> BackendCo
 
 
 def _ollama(settings: Settings) -> OllamaOptions:
-    return OllamaOptions(settings.ollama_native, settings.ollama_num_ctx, settings.ollama_keep_alive, settings.ollama_load_timeout_s)
+    return OllamaOptions(
+        settings.ollama_native, settings.ollama_num_ctx, settings.ollama_keep_alive, settings.ollama_load_timeout_s
+    )
 
 
 def _devbox(settings: Settings) -> DevboxOptions:

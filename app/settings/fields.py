@@ -206,7 +206,9 @@ class Settings(BaseSettings):
     )
     ollama_num_ctx: int = Field(8192, ge=256, description="tokens of context that native calls ask for")
     ollama_keep_alive: str = Field(
-        "5m", pattern=r"^(-1|\d+(\.\d+)?(ms|s|m|h)?)$", description="how long Ollama keeps an idle model loaded; -1 always"
+        "5m",
+        pattern=r"^(-1|\d+(\.\d+)?(ms|s|m|h)?)$",
+        description="how long Ollama keeps an idle model loaded; -1 always",
     )
 
     ollama_load_timeout_s: Seconds = Field(120, description="seconds that Ollama may take to load a model")
