@@ -173,6 +173,7 @@ class Walk:
     def lost(self, hold: Hold, error: BackendError, usage: Transcript | None = None) -> None:
         """Write down a failed attempt, and tell the breaker."""
         hold.settle(outcome_of(error.reason), error.reason, error.status)
+        self._starts[-1] = time.monotonic()  # the backend saw it begin later than we did, by a handshake at least
         if outcome_of(error.reason) != "ignored":
             hold.lane.last_error = _kept(error)
         spent = usage.usage() if usage is not None and usage.contents else None
@@ -218,9 +219,9 @@ class Walk:
     def error(self) -> SluiceError:
         """Return what the caller is told: the first real error of a backend, with the shortest wait that any named."""
         error = self._errors[0]
-        waits = [each.retry_after_s for each in self._errors if each.retry_after_s is not None]
-        if waits and error.status >= 429:  # noqa: PLR2004 - only an error that may pass is worth another try
-            error.retry_after_s = min(waits)
+        waits = [each.retry_after_s for each in self._errors if each.retry_after_s]
+        may_pass = error.status >= 429  # noqa: PLR2004 - the client errors below it will not
+        error.retry_after_s = min(waits, default=None) if may_pass else None
         error.final = any(attempt.sent for attempt in self.trace.attempts)
         return error
 
@@ -299,6 +300,7 @@ class Opened:
     stream: EventStream
     script: Transcript = field(default_factory=Transcript)
     held: list[Event] = field(default_factory=list)
+    unreadable: int = 0
 
     def taken(self) -> list[Event]:
         """Return the events that were held back until the commit."""
@@ -307,15 +309,20 @@ class Opened:
 
     def read(self, events: list[Event]) -> list[Event]:
         """Add events to the transcript; those whose parts are not what they should be are skipped as malformed."""
-        good = []
-        for event in events:
-            try:
-                self.script.take(event.chunk)
-            except (AttributeError, TypeError, ValueError):
-                self.stream.malformed += 1
-            else:
-                good.append(event)
-        return good
+        return [event for event in events if self._readable(event)]
+
+    def _readable(self, event: Event) -> bool:
+        try:
+            self.script.take(event.chunk)
+        except (AttributeError, TypeError, ValueError):
+            self.unreadable += 1
+            return False
+        return True
+
+    @property
+    def malformed(self) -> int:
+        """How many events were skipped because they could not be read."""
+        return self.stream.malformed + self.unreadable
 
     async def pull(self, idle_s: float, deadline: float) -> list[Event]:
         """Return the next events; none once the answer is whole.

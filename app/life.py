@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import signal
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +36,10 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
     """Be the app's lifespan."""
     gateway: Gateway = app.state.gateway
     settings = gateway.live.current
-    gateway.backends = Backends(int(settings.max_answer_mb * 1024 * 1024))
     gateway.metrics.config_loaded(ok=True)
     async with contextlib.AsyncExitStack() as stack:
+        directory = os.environ.get(RUN_DIR) or stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-"))
+        gateway.backends = Backends(int(settings.max_answer_mb * 1024 * 1024), Path(directory), gateway.metrics)
         stack.push_async_callback(gateway.backends.close)
         await _share(gateway, stack)
         classify([{"role": "user", "content": "warm up"}])  # the first caller is not to wait for the weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,18 +11,19 @@ import orjson
 
 from app import prompts
 from app.backend.base import Whole
+from app.call import Verdict
 from app.dispatch import Answer, Walk
 from app.errors import SluiceError
 from app.route.plan import make_plan
 from app.route.polish import polish_messages
 from app.route.quality import better, inspect
-from app.route.tiers import next_tier
+from app.route.tiers import tiers_above
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from app.backend.catalog import Catalog
-    from app.call import Ask, Plan, Trace
+    from app.call import Ask, Plan, Target, Trace
     from app.gateway import Gateway
     from app.settings import Settings
     from app.transcript import Transcript
@@ -40,6 +42,12 @@ class Mender:
     catalog: Catalog
     trace: Trace
 
+    @property
+    def mends(self) -> bool:
+        """Whether a weak answer of this call would be polished or escalated."""
+        ways = {"polish": _polishable, "escalate": _mendable}
+        return self.plan.on_weak in ways and ways[self.plan.on_weak](self.ask.body)
+
     async def serve(self, draft: Answer) -> Answer:
         """Return the draft, or what is better."""
         faults = self.faults(draft)
@@ -47,13 +55,14 @@ class Mender:
         self.trace.stage("check")
         ways: dict[str, Callable[[Answer], Awaitable[Answer]]] = {"polish": self._polish, "escalate": self._escalate}
         mend = ways.get(self.plan.on_weak)
-        if not faults or mend is None or not _mendable(self.ask):
+        if not faults or mend is None or not self.mends:
             return draft
         try:
             other = await mend(draft)
-        except SluiceError as error:
-            if error.code != "no_usable_backend":  # nobody to mend it is not a mending that failed
-                self.trace.polished = "failed"
+        except _Nobody:
+            return draft  # that is not a mending that failed
+        except (SluiceError, OSError, ValueError):  # the latter two: a prompt file that cannot be read
+            self.trace.polished = "failed"
             return draft
         finally:
             self.trace.stage("polish")
@@ -86,20 +95,35 @@ class Mender:
         messages = polish_messages(
             template, self.ask.body["messages"], _text(draft), self.trace.faults, f"<<{os.urandom(9).hex()}>>"
         )
-        body: dict[str, Any] = {"model": "polish", "messages": messages}
-        return await self._other(replace(self.ask, body=body | _limits(self.ask.body)))
+        return await self._other({"messages": messages} | _limits(self.ask.body), "polish", ())
 
-    async def _escalate(self, draft: Answer) -> Answer:  # noqa: ARG002 - one signature for both ways
-        """Ask the next tier the same."""
-        body = {**self.ask.body, "model": next_tier(self.plan.role), "stream": False}
-        body.pop("models", None)
-        return await self._other(replace(self.ask, body=body))
+    async def _escalate(self, draft: Answer) -> Answer:
+        """Ask the nearest tier above that somebody serves who was not asked yet."""
+        asked = (draft.target, *(attempt.target for attempt in self.trace.attempts))
+        body = {name: value for name, value in self.ask.body.items() if name not in {"models", "stream_options"}}
+        for role in tiers_above(self.plan.role):
+            with contextlib.suppress(_Nobody):
+                return await self._other(body | {"stream": False}, role, asked)
+        raise _Nobody
 
-    async def _other(self, ask: Ask) -> Answer:
-        verdict = self.trace.verdict
-        if verdict is None:
-            raise SluiceError("nothing is mended before it is judged")
-        plan = make_plan(ask, verdict, self.settings, self.catalog)
+    async def _other(self, body: dict[str, Any], role: str, but: tuple[Target, ...]) -> Answer:
+        """Have a role answer; targets in ``but`` are not asked.
+
+        Raises:
+            _Nobody: no target of the role can.
+            SluiceError: all failed.
+        """
+        if role not in self.settings.chains:
+            raise _Nobody
+        ask = replace(self.ask, body=body | {"model": role})
+        try:
+            plan = make_plan(ask, self.trace.verdict or Verdict(), self.settings, self.catalog)
+        except SluiceError as error:
+            raise _Nobody from error
+        candidates = tuple(target for target in plan.candidates if target not in but)
+        if not candidates:
+            raise _Nobody
+        plan = replace(plan, candidates=candidates)
         walk = Walk(ask, plan, self.settings, self.gateway.backends, self.gateway.lanes, self.trace)
         return await walk.first(walk.whole)
 
@@ -113,10 +137,23 @@ class Mender:
         return Answer(other.target, Whole(orjson.dumps(body), body, other.whole.headers))
 
 
-def _mendable(ask: Ask) -> bool:
-    """Whether another answer could stand in for this one: not for tools or schemas, nor for several choices."""
-    body = ask.body
-    return not (body.get("tools") or body.get("functions") or body.get("response_format") or (body.get("n") or 1) > 1)
+class _Nobody(Exception):  # noqa: N818 - no error: there is nobody to mend the answer
+    """No target may be asked to mend the answer."""
+
+
+def _mendable(body: dict[str, Any]) -> bool:
+    """Whether another answer could stand in for this one: not for tools or schemas, nor for what a text cannot hold."""
+    form = body.get("response_format")
+    shaped = isinstance(form, dict) and form.get("type") != "text"
+    several = (body.get("n") or 1) > 1
+    return not (shaped or several or any(body.get(name) for name in ("tools", "functions", "logprobs", "audio")))
+
+
+def _polishable(body: dict[str, Any]) -> bool:
+    """Whether the polisher, which is given texts only, sees all that was asked."""
+    contents = (message.get("content") for message in body["messages"])
+    parts = (part for content in contents if isinstance(content, list) for part in content)
+    return _mendable(body) and all(part.get("type") in {"text", "refusal"} for part in parts)
 
 
 def _text(answer: Answer) -> str:

@@ -40,7 +40,8 @@ async def run(ask: Ask, settings: Settings, gateway: Gateway, trace: Trace) -> A
     ask = _fitted(ask, plan)
     walk = Walk(ask, plan, settings, gateway.backends, gateway.lanes, trace)
     mender = Mender(ask, plan, settings, gateway, catalog, trace) if plan.check else None
-    if ask.stream and not (mender and _held_back(plan, settings)):
+    held_back = mender is not None and mender.mends and settings.polish_streams == "buffer"
+    if ask.stream and not held_back:
         return StreamAnswer(walk, await walk.first(partial(walk.begin, body=ask.body)), mender.said if mender else None)
     draft = await walk.first(walk.whole)
     answer = await mender.serve(draft) if mender is not None else draft
@@ -64,8 +65,3 @@ def decide(ask: Ask, settings: Settings, catalog: Catalog, trace: Trace) -> tupl
 def _fitted(ask: Ask, plan: Plan) -> Ask:
     """Leave out of the call the turns that the plan leaves out."""
     return ask if plan.messages is None else replace(ask, body={**ask.body, "messages": list(plan.messages)})
-
-
-def _held_back(plan: Plan, settings: Settings) -> bool:
-    """Whether a stream waits until its answer has been checked."""
-    return settings.polish_streams == "buffer" and plan.on_weak != "serve"

@@ -109,7 +109,7 @@ class StreamAnswer:
             raise error
         again = error.reason in _RESTARTS
         events = None
-        if not broken.stream.malformed:  # where an event was lost, only the whole answer told anew is sure to be exact
+        if not broken.malformed:  # where an event was lost, only the whole answer told anew is sure to be exact
             events = await self._continued(again=again)
         events = events or await self._restarted(again=again)
         if events is None:
@@ -151,21 +151,29 @@ class StreamAnswer:
         prefill = body is not walk.ask.body
         if not prefill and target in walk.left:
             walk.left.remove(target)
-        hold: Hold | None = await walk.enter(walk.lane(target))
-        if hold is None:
-            return None
-        try:
-            return await walk.begin(hold, body)
-        except BackendError as error:
-            if prefill and error.reason is Reason.INVALID:
-                hold.lane.refuses_prefill = True
-            elif target in walk.left:
-                walk.left.remove(target)
-            walk.lost(hold, error)
-            return None
-        except BaseException:
-            hold.settle("ignored")
-            raise
+        for again in (True, False):
+            hold: Hold | None = await walk.enter(walk.lane(target))
+            if hold is None:
+                return None
+            try:
+                return await walk.begin(hold, body)
+            except BackendError as error:
+                walk.lost(hold, error)
+                self._learn(hold, error, prefill=prefill)
+                if not again or error.reason is not Reason.RESET:
+                    return None
+            except BaseException:
+                hold.settle("ignored")
+                raise
+        return None
+
+    def _learn(self, hold: Hold, error: BackendError, *, prefill: bool) -> None:
+        """Remember who takes no prefill; who failed otherwise is not asked again for this call."""
+        target = hold.lane.target
+        if prefill and error.reason is Reason.INVALID:
+            hold.lane.refuses_prefill = True
+        elif target in self._walk.left and error.reason is not Reason.RESET:
+            self._walk.left.remove(target)
 
     async def _skipped(self, opened: Opened) -> list[Event] | None:
         """Pull a new answer past what was already said; None if it is another answer."""

@@ -56,15 +56,42 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stop listening, let kept-alive connections end by themselves, then do what uvicorn does."""
-        for server in self.servers:
-            server.close()
-        for each in sockets or ():
-            each.close()
+        await self._stop_listening(sockets or [])
         loop = asyncio.get_running_loop()
         until = loop.time() + _DRAIN_S
         while self.server_state.connections and loop.time() < until and not self.force_exit:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.05)
         await super().shutdown(sockets)
+
+    async def _stop_listening(self, sockets: list[socket]) -> None:
+        """Refuse further connections, but take in those that the kernel has already made: a call may be on them."""
+        waiting = [each.dup() for each in sockets]
+        for server in self.servers:
+            server.close()
+        for each in sockets:
+            each.close()
+        made = [connection for each in waiting for connection in _accept_all(each)]
+        loop = asyncio.get_running_loop()
+        for connection in made:
+            await loop.connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """Make what uvicorn makes for a connection of its own."""
+        protocol: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = protocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
+
+def _accept_all(listening: socket) -> Iterator[socket]:
+    """Yield every connection that waits to be accepted, then close: what comes later is refused."""
+    listening.setblocking(False)
+    with listening, contextlib.suppress(BlockingIOError):
+        while True:
+            connection, _ = listening.accept()
+            connection.setblocking(False)
+            yield connection
 
 
 def _gateway_of(app: Any) -> Any:
@@ -110,6 +137,12 @@ class Supervisor(Multiprocess):
                 return
             self.processes[index] = self._start()
 
+    def terminate_all(self) -> None:
+        """Have the workers leave; the listening socket is theirs alone by then, so that the last of them closes it."""
+        for each in self.sockets:
+            each.close()
+        super().terminate_all()
+
     def handle_hup(self) -> None:
         """Have every worker read its configuration anew."""
         for worker in self.processes:
@@ -148,7 +181,7 @@ def serve(settings: Settings) -> int:
         )
         if settings.workers == 1:
             server = Server(config)
-            server.run()
+            server.run([config.bind_socket()])
             return 0 if server.started else 3
         Supervisor(config, [config.bind_socket()]).run()
         return 0

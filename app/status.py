@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from app.settings import mask_url
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -18,7 +20,7 @@ def table(settings: Settings) -> str:
 def _backends(settings: Settings) -> Iterator[str]:
     yield "backends"
     for name, config in settings.backend_configs.items():
-        mark, told = ("+", config.base_url) if config.problem is None else ("-", config.problem)
+        mark, told = ("+", mask_url(config.base_url)) if config.problem is None else ("-", config.problem)
         yield f"  {mark} {name:<12} {told}"
 
 

@@ -51,8 +51,9 @@ class Transcript:
         Raises:
             AttributeError, TypeError: a part of it is not of the type that it should be.
         """
-        usage = chunk.get("usage") or (chunk.get("x_groq") or {}).get("usage")
-        if usage:
+        groq = chunk.get("x_groq")
+        usage = chunk.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None)
+        if isinstance(usage, dict):
             self._raw_usage = usage
         for choice in chunk.get("choices") or ():
             self._take_choice(choice)
@@ -101,8 +102,8 @@ def read_usage(told: Any) -> Usage | None:
     if not isinstance(told, dict) or not told:
         return None
     prompt = _count(told.get("prompt_tokens"))
-    details = _part(told, "prompt_tokens_details")
-    spent = _part(told, "completion_tokens_details")
+    details = _object(told.get("prompt_tokens_details"))
+    spent = _object(told.get("completion_tokens_details"))
     cost = told.get("cost")
     return Usage(
         prompt=prompt,
@@ -113,9 +114,8 @@ def read_usage(told: Any) -> Usage | None:
     )
 
 
-def _part(told: dict[str, Any], name: str) -> dict[str, Any]:
-    part = told.get(name)
-    return part if isinstance(part, dict) else {}
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _count(value: object) -> int:

@@ -15,6 +15,7 @@ import uvicorn
 
 from app.main import create_app
 from app.settings import Live
+from tests.schema import Checked
 from tests.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -78,11 +79,12 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(env_file: Path, text: str) -> AsyncIterator[Running]:
-    """Run a gateway with this text as its ``.env``."""
+    """Run a gateway with this text as its ``.env``; whatever it sends must be what OpenAI's description says."""
     env_file.write_text(text)
     app = create_app(Live(env_file))
+    checked = Checked(app)
     server = uvicorn.Server(
-        uvicorn.Config(app, port=0, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False)
+        uvicorn.Config(checked, port=0, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False)
     )
     task = asyncio.create_task(server.serve())
     while not server.started:
@@ -94,6 +96,7 @@ async def running(env_file: Path, text: str) -> AsyncIterator[Running]:
     try:
         async with httpx.AsyncClient(base_url=root, timeout=30) as client:
             yield Running(f"{root}/v1", client, env_file, app)
+        assert checked.violations() == []
     finally:
         server.should_exit = True
         await task
@@ -107,6 +110,7 @@ def start(tmp_path: Path) -> Start:
     """Start gateways: ``async with start("MODEL_LARGE=...") as sluice``."""
 
     def begin(text: str = "", *, up: Upstream | None = None) -> contextlib.AbstractAsyncContextManager[Running]:
+        text = text if "MLX_" in text else f"MLX_ENABLED=false\n{text}"
         named = f"BACKENDS__UP__BASE_URL={up.url}\n" if up is not None else ""
         return running(tmp_path / ".env", named + text)
 

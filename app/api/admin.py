@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel
 
 from app.api import auth
+from app.api.check import bad
+from app.api.health import local_models
 from app.api.ops import Here, gateway_of
+from app.api.parse import decode, read_body
+from app.backend.mlx import MlxBackend
 from app.call import Target
 from app.errors import CallerError
 from app.guard.breaker import merge
@@ -26,10 +29,9 @@ def _admin(request: Request) -> None:
 admin = APIRouter(prefix="/admin", dependencies=[Depends(_admin)])
 
 
-class Force(BaseModel):
-    """What an operator orders of a lane."""
-
-    state: Annotated[Literal["open", "closed", "auto"], "open refuses all calls, closed admits all, auto decides"]
+_ACTIONS = ("load", "unload", "pull")
+_ORDERS = ("open", "closed", "auto")
+"""What an operator may order of a lane: open refuses all calls, closed admits all, auto decides by itself."""
 
 
 @admin.get("/config")
@@ -52,6 +54,31 @@ async def reload(gateway: Here) -> dict[str, Any]:
     return {"ok": True, "error": None}
 
 
+@admin.get("/models")
+async def models(gateway: Here) -> dict[str, Any]:
+    """Return the state of the local models."""
+    return {"models": await local_models(gateway)}
+
+
+@admin.post("/models/{action}")
+async def order(action: str, request: Request, gateway: Here) -> dict[str, Any]:
+    """Load, unload or pull a local model (``{"model": "mlx/…"}``); answers when it is done."""
+    settings = gateway.live.current
+    wanted = decode(await read_body(request.receive, settings.max_body_mb)).get("model")
+    if action not in _ACTIONS:
+        raise bad("action", f"must be one of {', '.join(_ACTIONS)}")
+    if not isinstance(wanted, str) or not wanted:
+        raise bad("model", "must be the name of a local model")
+    config = settings.backend_configs["mlx"]
+    if config.problem is not None:
+        raise CallerError(f"Local models are not usable: {config.problem}.", status=503, code="no_usable_backend")
+    backend = gateway.backends.of(config)
+    if not isinstance(backend, MlxBackend):
+        raise TypeError("mlx is not the local engine")
+    model = wanted.removeprefix("mlx/")
+    return {"model": f"mlx/{model}", **await backend.order(action, model)}
+
+
 @admin.get("/breakers")
 async def breakers(gateway: Here) -> dict[str, Any]:
     """Return every lane's breaker, that of all workers of this host together."""
@@ -70,9 +97,13 @@ def _lanes(gateway: Gateway) -> dict[str, Any]:
 
 
 @admin.post("/breakers/{target:path}")
-async def force(target: str, order: Force, gateway: Here) -> dict[str, Any]:
+async def force(target: str, request: Request, gateway: Here) -> dict[str, Any]:
     """Force a lane open or closed on every worker and host, or let it decide by itself again."""
-    configs = gateway.live.current.backend_configs
+    settings = gateway.live.current
+    state = decode(await read_body(request.receive, settings.max_body_mb)).get("state")
+    if state not in _ORDERS:
+        raise bad("state", f"must be one of {', '.join(_ORDERS)}")
+    configs = settings.backend_configs
     try:
         wanted = Target.parse(target)
     except ValueError as error:
@@ -83,5 +114,5 @@ async def force(target: str, order: Force, gateway: Here) -> dict[str, Any]:
             f"There is no backend {wanted.backend!r}.", status=404, code="unknown_backend", param="target"
         )
     gateway.lanes.of(backend, wanted)
-    gateway.sharing.force(lane_name(backend, wanted), None if order.state == "auto" else order.state)
+    gateway.sharing.force(lane_name(backend, wanted), None if state == "auto" else state)
     return {"lanes": {target: _lanes(gateway)[str(wanted)]}}

@@ -156,6 +156,10 @@ class _Call:
                 data = framer.frames(events)
                 if data:
                     await writer.write(data)
+        except SluiceError:
+            if rest := framer.rest():
+                await writer.write(rest)
+            raise
         finally:
             answer.close()
         self._trace.stage("stream")

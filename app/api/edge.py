@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from typing import TYPE_CHECKING, Any
+
+from app.api import respond
+from app.api.parse import ClientGoneError
+from app.errors import SluiceError
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -13,6 +18,7 @@ if TYPE_CHECKING:
 
     from app.gateway import Gateway
 
+log = logging.getLogger("sluice")
 _REQUEST_ID = re.compile(rb"[\w.:-]{1,128}")
 
 
@@ -24,7 +30,7 @@ class Edge:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Give every response an ``x-request-id``; while draining, have the connection closed after it."""
+        """Give every response an ``x-request-id``, that of a bug too; while draining, have connections closed."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -33,17 +39,35 @@ class Edge:
         path: str = scope["path"]
         if len(path) > 1 and path.endswith("/"):
             scope["path"] = path.rstrip("/") or "/"
-        gateway = self._gateway
+        named = _Named(send, request_id, self._gateway)
+        try:
+            await self._app(scope, receive, named)
+        except ClientGoneError:
+            return
+        except Exception:
+            log.exception("bug in %s %s", scope["method"], path)
+            if named.started:
+                raise
+            await respond.send_error(named, SluiceError(respond.INTERNAL, code="internal_error"), [])
 
-        async def named(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                headers = message.setdefault("headers", [])
-                headers.append((b"x-request-id", request_id))
-                if gateway.draining:
-                    headers.append((b"connection", b"close"))
-            await send(message)
 
-        await self._app(scope, receive, named)
+class _Named:
+    """Sends, with what every response has added to its head."""
+
+    def __init__(self, send: Send, request_id: bytes, gateway: Gateway) -> None:
+        self._send = send
+        self._request_id = request_id
+        self._gateway = gateway
+        self.started = False
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = message.setdefault("headers", [])
+            headers.append((b"x-request-id", self._request_id))
+            if self._gateway.draining:
+                headers.append((b"connection", b"close"))
+        await self._send(message)
 
 
 def _request_id(scope: Scope) -> bytes:

@@ -1,8 +1,7 @@
-"""Every error of the framework in OpenAI's shape: unknown routes, wrong methods, bad admin bodies, bugs."""
+"""Every error of the framework in OpenAI's shape: unknown routes, wrong methods, bad parameters."""
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +14,6 @@ from app.errors import CallerError, SluiceError
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
 
-log = logging.getLogger("sluice")
 _NOT_FOUND = 404
 
 
@@ -24,7 +22,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SluiceError, _known)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
-    app.add_exception_handler(Exception, _bug)
 
 
 def response(error: SluiceError) -> Response:
@@ -55,8 +52,3 @@ async def _validation(_: Request, error: Exception) -> Response:
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": "is invalid"}
     path = ".".join(str(part) for part in first["loc"] if part != "body")
     return response(CallerError(f"Invalid value: '{path}': {first['msg']}.", param=path or None, code="invalid_value"))
-
-
-async def _bug(request: Request, error: Exception) -> Response:
-    log.error("bug in %s %s", request.method, request.url.path, exc_info=error)
-    return response(SluiceError(respond.INTERNAL, code="internal_error"))

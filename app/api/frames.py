@@ -25,8 +25,7 @@ def event(data: Any) -> bytes:
 class Framer:
     """Turns a backend's events into the caller's. Bytes that need no change are relayed as they came.
 
-    Attributes:
-        last: the last data chunk, held back until ``end`` where something is to be added to it.
+    Where something is to be added to the last data chunk, each is held back until the next one has come.
     """
 
     def __init__(self, model: str, *, wants_usage: bool, holds_last: bool) -> None:
@@ -36,8 +35,7 @@ class Framer:
         self._identity: tuple[Any, Any, Any] | None = None
         self._begun: set[int] = set()
         self._usage_seen = False
-        self._last: Event | None = None
-        self._changed: dict[str, Any] | None = None
+        self._back: dict[str, Any] | None = None
 
     def frames(self, events: Iterable[Event]) -> bytes:
         """Return the bytes to send for these events; may be empty."""
@@ -60,13 +58,19 @@ class Framer:
         fixed = self._fixed(chunk, choices or [])
         if fixed is None:
             return b""
-        raw = each.raw if fixed is chunk else event(fixed)
-        return self._held(fixed, raw) if self._holds_last else raw
+        if self._holds_last:
+            return self._held(fixed)
+        return each.raw if fixed is chunk else event(fixed)
 
-    def _held(self, chunk: dict[str, Any], raw: bytes) -> bytes:
+    def _held(self, chunk: dict[str, Any]) -> bytes:
         """Hold this chunk back and let the one before it go."""
-        before, self._changed = self._changed, chunk
-        return b"" if before is None else event(before) if raw else b""
+        before, self._back = self._back, chunk
+        return b"" if before is None else event(before)
+
+    def rest(self) -> bytes:
+        """Return the chunk that was held back, where there is one: the stream breaks."""
+        back, self._back = self._back, None
+        return b"" if back is None else event(back)
 
     def _fixed(self, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> dict[str, Any] | None:
         """Return the chunk, changed only where it must be; None where nothing of it is left."""
@@ -133,15 +137,13 @@ class Framer:
             "choices": [],
             "usage": told,
         }
-        return self._held(chunk, b"-") if self._holds_last else event(chunk)
+        return self._held(chunk) if self._holds_last else event(chunk)
 
     def end(self, performance: dict[str, Any] | None = None) -> bytes:
         """Return what is left to send, with the performance object in the last data chunk, and ``[DONE]``."""
-        last = self._changed
-        if last is None:
-            return DONE
-        self._changed = None
-        return event({**last, "performance": performance} if performance is not None else last) + DONE
+        if self._back is not None and performance is not None:
+            self._back = {**self._back, "performance": performance}
+        return self.rest() + DONE
 
 
 def _only_role(delta: dict[str, Any]) -> bool:

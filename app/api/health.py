@@ -12,8 +12,36 @@ if TYPE_CHECKING:
 _BAD = {"open", "half_open", "dead"}
 
 
-def readiness(gateway: Gateway) -> dict[str, Any]:
-    """Return the body of ``/health/ready``.
+def _sleepers(gateway: Gateway) -> dict[str, Any]:
+    """Return the state of every model that the roles name on a devbox; nothing is asked for it."""
+    settings = gateway.live.current
+    states = gateway.backends.states(settings.backend_configs)
+    return {
+        str(target): dict(zip(("state", "why"), states[target.backend], strict=True))
+        for target in sorted(_used(settings))
+        if target.backend in states
+    }
+
+
+async def local_models(gateway: Gateway) -> dict[str, Any]:
+    """Return the state of every local model that the roles name or the engine knows; the engine is not started."""
+    settings = gateway.live.current
+    config = settings.backend_configs["mlx"]
+    if config.problem is not None:
+        return {}
+    named = sorted({str(target) for target in _used(settings) if target.backend == "mlx"})
+    models: dict[str, Any] = {name: {"state": "not_loaded"} for name in named}
+    backend = gateway.backends.mlx()
+    for told in await backend.ask_engines("/health") if backend is not None else ():
+        for name, state in told.get("models", {}).items():
+            shown = models.get(f"mlx/{name}")
+            if shown is None or shown["state"] == "not_loaded" or state.get("state") == "ready":
+                models[f"mlx/{name}"] = state
+    return models
+
+
+def readiness(gateway: Gateway, models: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of ``/health/ready``, given the state of the local models.
 
     ``unready``: not one role has a usable target, or the process is on its way out. ``degraded``: calls are served, but
     a lane that the roles use is out of use, a dependency is lost, or the configuration on disk is not the one in force.
@@ -24,12 +52,15 @@ def readiness(gateway: Gateway) -> dict[str, Any]:
         name: _backend(name, gateway, settings, {target for target in used if target.backend == name})
         for name in settings.backend_configs
     }
+    states = gateway.backends.states(settings.backend_configs)
+    for name, (state, why) in states.items():
+        backends[name] |= _awake(backends[name], state, why)
     dependencies = {name: state() for name, state in gateway.dependencies.items()}
     config = {"ok": gateway.live.error is None, "error": gateway.live.error}
     return {
         "status": _status(gateway, backends, dependencies, used),
         "backends": backends,
-        "models": {},
+        "models": models | _sleepers(gateway),
         "dependencies": dependencies,
         "config": config,
     }
@@ -50,6 +81,13 @@ def _status(gateway: Gateway, backends: dict[str, Any], dependencies: dict[str, 
         return "unready"
     bad = gateway.live.error is not None or any(each["status"] != "ready" for each in dependencies.values())
     return "degraded" if bad or any(backends[target.backend]["status"] == "degraded" for target in used) else "ready"
+
+
+def _awake(told: dict[str, Any], state: str, why: str | None) -> dict[str, Any]:
+    """Add the state of a backend that sleeps: asleep is well, only one that cannot be woken is not."""
+    if state != "failed" or told["status"] != "ready":
+        return {"state": state}
+    return {"state": state, "status": "degraded", "why": why}
 
 
 def _backend(name: str, gateway: Gateway, settings: Settings, used: set[Target]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse, Response
 
 from app import __version__
 from app.api import auth, models
-from app.api.health import readiness
-from app.api.parse import decode, make_ask
+from app.api.health import local_models, readiness
+from app.api.parse import decode, make_ask, read_body
 from app.api.preview import preview
 from app.gateway import Gateway
 from app.telemetry.metrics import CONTENT_TYPE
@@ -65,33 +65,39 @@ async def live() -> dict[str, str]:
 @public.get("/health/ready")
 async def ready(gateway: Here) -> JSONResponse:
     """Tell whether calls can be served, and what is wrong where they can not."""
-    body = readiness(gateway)
+    body = readiness(gateway, await local_models(gateway))
     return JSONResponse(body, _UNREADY if body["status"] == "unready" else 200)
 
 
 @public.get("/metrics")
 async def metrics(gateway: Here) -> Response:
     """Return Prometheus metrics, summed over the workers."""
+    backend = gateway.backends.mlx()
+    if backend is not None:
+        gateway.metrics.engines(await backend.ask_engines("/stats"), gateway.backends.restarts())
     return Response(await asyncio.to_thread(gateway.metrics.text), media_type=CONTENT_TYPE)
 
 
 @calls.get("/models")
 async def list_models(gateway: Here, tenant: Tenant) -> dict[str, Any]:  # noqa: ARG001 - admission
     """List what may stand in ``model``."""
-    return {"object": "list", "data": models.listing(gateway.live.current)}
+    settings = gateway.live.current
+    seen = await gateway.backends.models(settings.backend_configs)
+    return {"object": "list", "data": models.listing(settings, seen)}
 
 
 @calls.get("/models/{name:path}")
 async def get_model(name: str, gateway: Here, tenant: Tenant) -> dict[str, Any]:  # noqa: ARG001 - admission
     """Return one model."""
-    return models.one(name, gateway.live.current)
+    settings = gateway.live.current
+    return models.one(name, settings, await gateway.backends.models(settings.backend_configs))
 
 
 @calls.post("/route")
 async def route(request: Request, gateway: Here, tenant: Tenant) -> dict[str, Any]:
     """Preview: the body of a chat call in, the verdict and the plan out; nothing is sent."""
     settings = gateway.live.current
-    body = decode(await request.body())
+    body = decode(await read_body(request.receive, settings.max_body_mb))
     headers = dict(request.scope["headers"])
     ask = make_ask("chat", body, headers, tenant, settings, request.scope["state"]["request_id"])
     return preview(ask, settings)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
+_DEEPEST = 200
+"""orjson reads 1024 levels and writes 254: what cannot be written cannot be passed on."""
 _DRAIN = 8
 """A body over the limit is read on to this many times the limit, so that the caller can hear why it is refused."""
 
@@ -72,9 +74,22 @@ def decode(raw: bytes) -> dict[str, Any]:
         raise CallerError(f"The request body {told}.", code="invalid_json") from error
     if not isinstance(body, dict):
         raise CallerError("The request body must be a JSON object.", code="invalid_json")
+    if raw.count(b"[") + raw.count(b"{") > _DEEPEST and _deeper(body, _DEEPEST):
+        raise CallerError(f"The request body nests more than {_DEEPEST} levels deep.", code="invalid_json")
     if b"\\u0000" in raw:
         _refuse_nul(body, "")
     return body
+
+
+def _deeper(body: dict[str, Any], levels: int) -> bool:
+    """Whether arrays and objects nest deeper, looked at level by level."""
+    level: list[Any] = [body]
+    for _ in range(levels):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [child for each in inner for child in each if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _refuse_nul(value: Any, path: str) -> None:
@@ -128,12 +143,19 @@ def _hints(body: dict[str, Any], headers: Mapping[bytes, bytes]) -> Hints:
     metadata = metadata or {}
     complexity = headers.get(b"x-sluice-complexity", b"").decode("latin-1") or metadata.get("sluice_complexity")
     return Hints(
-        task=_header(headers, b"x-sluice-task") or metadata.get("sluice_task"),
+        task=_header(headers, b"x-sluice-task") or _task(metadata),
         complexity=_complexity(complexity),
         session=_header(headers, b"x-sluice-session"),
         no_cache=_header(headers, b"x-sluice-no-cache") not in (None, "false", "0"),
         performance=_header(headers, b"x-sluice-performance") == "true",
     )
+
+
+def _task(metadata: dict[str, Any]) -> str | None:
+    task = metadata.get("sluice_task")
+    if task is not None and not isinstance(task, str):
+        raise bad("metadata.sluice_task", "must be a string")
+    return task
 
 
 def _header(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
@@ -146,7 +168,7 @@ def _complexity(told: Any) -> int | None:
         return None
     try:
         value = int(told)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = 0
     if not 1 <= value <= 10:  # noqa: PLR2004 - the scale of complexity
         raise bad("x-sluice-complexity", "must be a whole number from 1 to 10")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     HeaderList = list[tuple[bytes, bytes]]
 
 KEEP_ALIVE_S = 5.0
-_WAITING = ("queue", "connect", "retry", "first_token", "answer", "stream", "polish")
+_WAITING = ("queue", "load", "connect", "retry", "first_token", "prompt", "answer", "stream", "decode", "polish")
 _JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
 _SSE: HeaderList = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -75,9 +75,7 @@ def performance(trace: Trace, target: Target) -> dict[str, Any]:
     """Return the performance object: milliseconds by stage, and who answered."""
     stages = trace.in_ms()
     build = sum(stages.get(name, 0.0) for name in ("receive", "auth", "parse", "classify", "cache", "plan"))
-    waited = sum(
-        stages.get(name, 0.0) for name in ("queue", "connect", "retry", "first_token", "answer", "stream", "polish")
-    )
+    waited = sum(stages.get(name, 0.0) for name in _WAITING)
     total = trace.total_ms()
     attempts = [f"{each.target}={each.result}" for each in trace.attempts]
     return {
@@ -115,6 +113,8 @@ def error_headers(error: SluiceError) -> HeaderList:
         headers.append((b"x-should-retry", b"false"))
     if error.status == 401:  # noqa: PLR2004 - RFC 9110 section 11.6.1 asks for it
         headers.append((b"www-authenticate", b"Bearer"))
+    if error.status == 413:  # noqa: PLR2004 - what is left of the body is not to be read
+        headers.append((b"connection", b"close"))
     return headers
 
 
@@ -149,28 +149,29 @@ def _completed_choice(index: int, choice: dict[str, Any]) -> dict[str, Any]:
 
 
 class SSEWriter:
-    """Writes a stream's response; sends comments whenever nothing else was sent for 5 s, before the answer as well.
+    """Writes a stream's response; fills silence with comments, before the answer as well.
 
     Attributes:
         started: whether status and headers are out: from then on an error can only be an event.
     """
 
-    def __init__(self, send: Send, headers: Callable[[], HeaderList]) -> None:
+    def __init__(self, send: Send, headers: Callable[[], HeaderList], keep_alive_s: float = KEEP_ALIVE_S) -> None:
+        self._keep_alive_s = keep_alive_s
         self._send = send
         self._headers = headers
         self._lock = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
-        self._timer = self._loop.call_later(KEEP_ALIVE_S, self._tick)
+        self._timer = self._loop.call_later(keep_alive_s, self._tick)
         self._comment: asyncio.Task[None] | None = None
         self._closed = False
         self.started = False
 
     def _tick(self) -> None:
-        due = self._last + KEEP_ALIVE_S
+        due = self._last + self._keep_alive_s
         if self._loop.time() >= due and (self._comment is None or self._comment.done()):
             self._comment = self._loop.create_task(self.write(KEEP_ALIVE))
-            due = self._loop.time() + KEEP_ALIVE_S
+            due = self._loop.time() + self._keep_alive_s
         self._timer = self._loop.call_at(due, self._tick)
 
     async def write(self, data: bytes) -> None:
@@ -178,17 +179,21 @@ class SSEWriter:
         async with self._lock:
             if self._closed:
                 return
-            if not self.started:
-                self.started = True
-                await self._send({"type": "http.response.start", "status": 200, "headers": [*_SSE, *self._headers()]})
+            await self._start()
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
             self._last = self._loop.time()
+
+    async def _start(self) -> None:
+        if not self.started:
+            self.started = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": [*_SSE, *self._headers()]})
 
     async def finish(self, data: bytes) -> None:
         """Send the last bytes and close at once."""
         self._timer.cancel()
         async with self._lock:
             self._closed = True
+            await self._start()
             await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
     async def fail(self, error: SluiceError) -> None:

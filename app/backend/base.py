@@ -31,10 +31,13 @@ class Whole:
 class EventStream(Protocol):
     """A stream that has begun: pull it batch by batch, and close it whatever happens."""
 
-    whole: bool
-    """Whether the backend said that the stream is complete (``[DONE]`` or its wire's equivalent)."""
-    malformed: int
-    """How many events could not be read and were skipped."""
+    @property
+    def whole(self) -> bool:
+        """Whether the backend said that the stream is complete (``[DONE]`` or its wire's equivalent)."""
+
+    @property
+    def malformed(self) -> int:
+        """How many events were no JSON and were skipped."""
 
     async def batch(self) -> list[Event]:
         """Return every event that has arrived, at least one; an empty list once the stream has ended.

@@ -48,6 +48,7 @@ DIALECTS: dict[str, Dialect] = {
     "openrouter": Dialect(),
     "gemini": Dialect(rename=_MAX_TOKENS),
     "workers-ai": Dialect(rename=_MAX_TOKENS, lacks=frozenset({"n", "logprobs", "logit_bias"})),
+    "mlx": Dialect(),
     # Not fields of its /v1 request: silently ignored, so that a limit would not hold.
     "ollama": Dialect(
         drop=frozenset({"user", "parallel_tool_calls", "n", "tool_choice"}),

@@ -17,6 +17,7 @@ from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import SimpleNamespace
 
     from multidict import CIMultiDict
@@ -80,7 +81,7 @@ class Exchange:
         try:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
-            raise BackendError(Reason.CUT, f"The backend's connection broke: {_told(error)}") from error
+            raise _cut(f"The backend's connection broke: {_told(error)}") from error
 
     async def read(self, limit_bytes: int) -> bytes:
         """Return the whole body.
@@ -98,7 +99,7 @@ class Exchange:
                 if size > limit_bytes:
                     raise BackendError(Reason.TOO_LARGE, f"The backend's answer is larger than {limit_bytes} bytes.")
         except (aiohttp.ClientError, OSError) as error:
-            raise BackendError(Reason.CUT, f"The backend's answer was cut: {_told(error)}") from error
+            raise _cut(f"The backend's answer was cut: {_told(error)}") from error
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def finish(self) -> None:
@@ -124,12 +125,25 @@ class Exchange:
         self._response.close()
 
 
+class _Sending:
+    """One request on its way: whose time it takes, and whether its connection was kept from an earlier one."""
+
+    __slots__ = ("reused", "trace")
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.reused = False
+
+
 class HttpClient:
     """Posts bodies. One for each event loop; must be made inside of it and closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, socket: Path | None = None) -> None:
+        """Make the client; with ``socket``, everything goes through that Unix socket, whatever the URLs say."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+            connector=aiohttp.UnixConnector(str(socket), limit=0)
+            if socket is not None
+            else aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
             timeout=aiohttp.ClientTimeout(total=None),
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=_READ_BUFFER_BYTES,
@@ -142,22 +156,28 @@ class HttpClient:
         """Send a request and return once the response's headers are there.
 
         Raises:
-            BackendError: CONNECT or RESET.
+            BackendError: CONNECT, MALFORMED or RESET; with ``retry_after_s`` 0 where a kept connection was used.
         """
         timeout = self._timeouts.get(connect_s)
         if timeout is None:
             timeout = self._timeouts[connect_s] = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
+        sending = _Sending(trace)
         data: Any = body if len(body) < _LARGE_BODY_BYTES else io.BytesIO(body)
         try:
             response = await self._session.post(
-                url, data=data, headers=headers, timeout=timeout, allow_redirects=False, trace_request_ctx=trace
+                url, data=data, headers=headers, timeout=timeout, allow_redirects=False, trace_request_ctx=sending
             )
         except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as error:
             raise BackendError(Reason.CONNECT, f"No connection to the backend: {_told(error)}") from error
         except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError) as error:
             raise BackendError(Reason.MALFORMED, f"The backend's response is not HTTP: {_told(error)}") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise BackendError(Reason.RESET, f"The backend closed the connection: {_told(error)}") from error
+            # A kept connection may close just as it is used again: no reason to wait before the next try.
+            raise BackendError(
+                Reason.RESET,
+                f"The backend closed the connection: {_told(error)}",
+                retry_after_s=0.0 if sending.reused else None,
+            ) from error
         return Exchange(response)
 
     async def get(self, url: URL, headers: CIMultiDict[str], timeout_s: float) -> Exchange:
@@ -179,6 +199,10 @@ class HttpClient:
         await self._session.close()
 
 
+def _cut(message: str) -> BackendError:
+    return BackendError(Reason.CUT, message, code="incomplete_answer")
+
+
 def _told(error: BaseException) -> str:
     return str(error)[:200] or type(error).__name__
 
@@ -186,14 +210,21 @@ def _told(error: BaseException) -> str:
 def _connect_stamps() -> aiohttp.TraceConfig:
     """Close the stage ``connect`` when a request has its connection, new or reused."""
 
-    async def stamp(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
-        trace: Trace | None = context.trace_request_ctx
-        if trace is not None:
-            trace.stage_at("connect", time.perf_counter_ns())
+    def stamp(context: SimpleNamespace, *, reused: bool) -> None:
+        sending: _Sending | None = context.trace_request_ctx
+        if sending is not None:
+            sending.reused = reused
+            sending.trace.stage_at("connect", time.perf_counter_ns())
+
+    async def new(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+        stamp(context, reused=False)
+
+    async def kept(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+        stamp(context, reused=True)
 
     config = aiohttp.TraceConfig()
-    config.on_connection_create_end.append(stamp)
-    config.on_connection_reuseconn.append(stamp)
+    config.on_connection_create_end.append(new)
+    config.on_connection_reuseconn.append(kept)
     config.freeze()
     return config
 

@@ -107,8 +107,7 @@ class OllamaBackend(OpenAIBackend):
     async def _whole(self, endpoint: str, body: dict[str, Any], trace: Trace) -> Whole:
         if not self._options.native or endpoint != "chat":
             return await super()._whole(endpoint, body, trace)
-        whole = await super()._whole(endpoint, native(body, self._options), trace)
-        told = whole.body
+        _, told = await self._answer(endpoint, native(body, self._options), trace)
         if not told.get("done"):
             raise BackendError(Reason.CUT, f"{self.config.name} ended its answer early.", code="incomplete_answer")
         share_durations(trace, told)
@@ -116,7 +115,7 @@ class OllamaBackend(OpenAIBackend):
             answer = completion(told)
         except (AttributeError, TypeError, ValueError) as error:
             raise BackendError(Reason.MALFORMED, f"{self.config.name} answered something unreadable.") from error
-        return Whole(orjson.dumps(answer), answer, whole.headers)
+        return Whole(orjson.dumps(answer), answer)
 
     async def stream(self, ask: Ask, target: Target, body: dict[str, Any], trace: Trace) -> HttpEventStream:
         """Send a streamed call."""
@@ -132,9 +131,8 @@ class OllamaBackend(OpenAIBackend):
         """Warn of a prompt that Ollama will cut: it does so without a word."""
         if self._options.native or self.config.context_window is not None:
             return
-        tokens = (
-            sum(len(str(message.get("content") or "")) for message in body.get("messages") or ()) // _CHARS_PER_TOKEN
-        )
+        messages = body.get("messages") or ()
+        tokens = sum(len(str(message.get("content") or "")) for message in messages) // _CHARS_PER_TOKEN
         now = time.monotonic()
         if tokens > DEFAULT_CONTEXT and now - _warned.get(str(target), float("-inf")) > _WARN_EVERY_S:
             _warned[str(target)] = now

@@ -13,6 +13,7 @@ from app.backend import wire_errors
 from app.backend.base import Event, Whole
 from app.backend.catalog import adapt
 from app.backend.http import endpoint_url
+from app.backend.shape import good_answer, good_chunk
 from app.backend.sse import SSEDecoder
 from app.errors import BackendError, Reason
 
@@ -63,7 +64,39 @@ class OpenAIBackend:
                 Reason.SLOW_ANSWER, f"{target} gave no whole answer within {limit_s:g} s.", status=504
             ) from error
 
+    async def admin(self, path: str, body: bytes, trace: Trace) -> tuple[int, Mapping[str, str], bytes]:
+        """Post to another endpoint of the same server, beside its base URL; return status, headers and body.
+
+        Raises:
+            BackendError: no connection, or it broke.
+        """
+        url = endpoint_url(self.config.base_url.removesuffix("/v1"), path)
+        exchange = await self._client.post(url, self._headers, body, self.config.limits.connect_s, trace)
+        try:
+            return exchange.status, exchange.headers, await exchange.read(self._max_answer_bytes)
+        finally:
+            exchange.close()
+
+    async def fetch(self, path: str, timeout_s: float) -> dict[str, Any]:
+        """Get a JSON document from beside the base URL.
+
+        Raises:
+            BackendError: it cannot be had.
+        """
+        url = endpoint_url(self.config.base_url.removesuffix("/v1"), path)
+        exchange = await self._client.get(url, self._headers, timeout_s)
+        try:
+            return self._decode(await exchange.read(self._max_answer_bytes))
+        finally:
+            exchange.close()
+
     async def _whole(self, endpoint: str, body: dict[str, Any], trace: Trace) -> Whole:
+        raw, answer = await self._answer(endpoint, body, trace)
+        if not good_answer(endpoint, answer):
+            raise BackendError(Reason.MALFORMED, f"{self.config.name} answered 200 with something that is no answer.")
+        return Whole(raw, answer)
+
+    async def _answer(self, endpoint: str, body: dict[str, Any], trace: Trace) -> tuple[bytes, dict[str, Any]]:
         exchange = await self._post(endpoint, body, self._headers, trace)
         try:
             trace.stage("first_token")
@@ -71,7 +104,7 @@ class OpenAIBackend:
         finally:
             exchange.close()
         trace.stage("answer")
-        return Whole(raw, self._decode(raw))
+        return raw, self._decode(raw)
 
     def _decode(self, raw: bytes) -> dict[str, Any]:
         try:
@@ -108,6 +141,7 @@ class OpenAIBackend:
             told = b""
         finally:
             exchange.close()
+        told = told.replace(self.config.api_key.encode() or b"\0", b"***")  # also where a cut would leave a part of it
         raise self._scrub(wire_errors.from_response(self.config.name, exchange.status, exchange.headers, told))
 
     def event_error(self, chunk: dict[str, Any]) -> BackendError | None:
@@ -121,8 +155,11 @@ class OpenAIBackend:
     def _scrub(self, error: BackendError) -> BackendError:
         """Remove the key from what a backend says of it."""
         key = self.config.api_key
-        if key and key in error.message:
+        if key:
             error.message = error.message.replace(key, "***")
+            error.type = error.type.replace(key, "***")
+            error.code = error.code and error.code.replace(key, "***")
+            error.param = error.param and error.param.replace(key, "***")
         return error
 
 
@@ -179,11 +216,13 @@ class HttpEventStream:
             chunk = orjson.loads(data)
         except orjson.JSONDecodeError:
             chunk = None
-        if not isinstance(chunk, dict):
+        if not isinstance(chunk, dict) or not good_chunk(chunk):
             self.malformed += 1
             return None
         if chunk.get("error") or "x_groq" in chunk:
             self._failure = self._backend.event_error(chunk)
+        if b"\n" in data:  # several data lines; in JSON the line ends mean nothing
+            data = data.replace(b"\n", b" ")
         return Event(b"data: " + data + b"\n\n", chunk)
 
     def finish(self) -> None:

@@ -133,8 +133,8 @@ class RunloopBackend:
         Raises:
             BackendError: see Box.prepare.
         """
-        named = target.model in self.config.models
-        await self.box.prepare(target.model, deadline, pull=named, alone=alone)
+        models = self.config.models
+        await self.box.prepare(target.model, deadline, pull=models is None or target.model in models, alone=alone)
 
     def _ollama(self) -> OllamaBackend:
         address = self._inside.address
@@ -199,7 +199,11 @@ class BoxStream:
     def __init__(self, stream: EventStream, backend: RunloopBackend) -> None:
         self._stream, self._backend = stream, backend
         self._open = True
-        self.malformed = stream.malformed
+
+    @property
+    def malformed(self) -> int:
+        """How many events could not be read and were skipped."""
+        return self._stream.malformed
 
     @property
     def whole(self) -> bool:
@@ -213,12 +217,9 @@ class BoxStream:
             BackendError: with the reason.
         """
         try:
-            events = await self._stream.batch()
+            return await self._stream.batch()
         except BackendError as error:
             raise self._backend.judged(error) from error
-        self.malformed += self._stream.malformed
-        self._stream.malformed = 0
-        return events
 
     def finish(self) -> None:
         """Give the connection back."""

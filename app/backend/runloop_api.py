@@ -13,7 +13,7 @@ from app.backend.runloop_box import SETTLED, BoxView, Tunnel
 from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
     from runloop_api_client import AsyncRunloop
     from runloop_api_client.types import DevboxView
@@ -64,12 +64,10 @@ class RunloopControl:
     async def mine(self) -> list[BoxView]:
         """List the living boxes that were created here from the blueprint."""
         sdk = await self._sdk()
-        found = []
+        mine = self._options.blueprint_id
         with _told("list the devboxes"):
-            async for box in sdk.devboxes.list(limit=500):
-                if box.metadata.get(_OWNER) == self._options.blueprint_id and _lives(box):
-                    found.append(_seen(box))
-        return found
+            boxes = sdk.devboxes.list(limit=500)
+            return [_seen(box) async for box in boxes if box.metadata.get(_OWNER) == mine and _lives(box)]
 
     async def create(self) -> BoxView:
         """Create a box that starts Ollama whenever it starts, and that Runloop suspends once it is idle."""
@@ -178,7 +176,7 @@ class Execution:
             await executions.send_std_in(self._id, devbox_id=self._box_id, text=text[at : at + _STDIN_CHARS])
         await executions.send_std_in(self._id, devbox_id=self._box_id, signal="EOF")
 
-    async def output(self) -> AsyncIterator[str]:
+    async def output(self) -> AsyncGenerator[str]:
         """Yield the standard output, all of it, as it comes; the consumer closes this generator.
 
         Raises:

@@ -31,6 +31,8 @@ _GRACE_S = 1.0
 """How long a call that would rather not wait still waits for a look at a box that was awake a moment ago."""
 _REST_S = 5.0
 _LONGEST_REST_S = 300.0
+_BOX = ""
+"""Failures by model; those of the box itself by this."""
 _DOUBT_S = 5.0
 """A box that was looked at so lately is not looked at again for one call that was given up."""
 
@@ -53,6 +55,15 @@ class BoxView:
     tunnel: Tunnel | None = None
     idle_s: int | None = None
     why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What failed, how often in a row, and until when it rests on the box's clock."""
+
+    error: BackendError
+    count: int
+    until: float
 
 
 class Control(Protocol):
@@ -152,9 +163,7 @@ class Box:
         self._id = options.devbox_id
         self._idle_s = _UNKNOWN_IDLE_S
         self._seen = self._looked = float("-inf")
-        self._failed: BackendError | None = None
-        self._failures = 0
-        self._rests_until = 0.0
+        self._failures: dict[str, Failure] = {}
         self._busy = 0
         self._pulse: asyncio.Task[None] | None = None
 
@@ -190,8 +199,7 @@ class Box:
         """
         if model in self._loaded and self._clock() - self._seen < self._idle_s / 2:
             return
-        if self._failed is not None and self._clock() < self._rests_until:
-            raise _again(self._failed)
+        self._refuse(model, pull=pull)
         wake = self._wakes.get(model)
         if wake is None:
             wake = self._wakes[model] = asyncio.create_task(self._wake(model, pull=pull))
@@ -211,7 +219,15 @@ class Box:
     def _patience_s(self, *, alone: bool) -> float:
         if alone or self.options.wait:
             return self.options.wake_timeout_s
-        return _GRACE_S if self.state == "ready" else 0.0
+        return _GRACE_S if self.shown()[0] == "ready" else 0.0
+
+    def _refuse(self, model: str, *, pull: bool) -> None:
+        """Raise what failed lately: a box that cannot be woken is not asked again and again."""
+        for failure in (self._failures.get(_BOX), self._failures.get(model)):
+            if failure is not None and self._clock() < failure.until:
+                raise _again(failure.error)
+        if not pull and self.known and not has(self.known, model):
+            raise self._missing(model)
 
     def _cold(self) -> BackendError:
         state, why = self.shown()
@@ -226,46 +242,48 @@ class Box:
     async def _wake(self, model: str, *, pull: bool) -> None:
         began = self._clock()
         slept = self.state != "ready"
+        outcome = "failed"
         try:
             await self._up()
             await self._have(model, pull=pull)
-        except BackendError as error:
-            self._fail(error)
-            raise
-        except TimeoutError as error:
-            message = f"The devbox of {self._name} was not ready within {self.options.wake_timeout_s:g} s."
-            late = BackendError(Reason.NOT_READY, message, status=503, code="devbox_late")
-            self._fail(late)
-            raise late from error
+            outcome = "ok"
         finally:
-            woken = slept or self.state != "ready"
-            if woken and self._hook is not None:
-                self._hook.box_woken(self._name, "ok" if self._failed is None else "failed", self._clock() - began)
+            if self._hook is not None and (slept or self.state != "ready"):
+                self._hook.box_woken(self._name, outcome, self._clock() - began)
         self._loaded.add(model)
+        self._failures.pop(model, None)
         self._seen = self._clock()
         self._become("ready")
 
-    def _fail(self, error: BackendError) -> None:
-        self._loaded.clear()
-        self._seen = self._looked = float("-inf")
-        if error.reason is Reason.MODEL_MISSING:
-            self._become("ready")  # the box is well: only this model is not there
-            return
-        self._failed = error
-        self._failures += 1
-        self._rests_until = self._clock() + rest_s(self._failures)
+    def _fail(self, what: str, error: BackendError) -> None:
+        before = self._failures.get(what)
+        count = before.count + 1 if before is not None else 1
+        self._failures[what] = Failure(error, count, self._clock() + rest_s(count))
         self._become("failed", error.message)
 
     async def _up(self) -> None:
         """See that the box runs and that its Ollama answers; once for all models."""
-        async with asyncio.timeout(self.options.wake_timeout_s), self._lock:
+        async with self._lock:
             if self._clock() - self._looked < _DOUBT_S:
                 return
-            view = await self._running(await self._find())
-            self._id, self._idle_s = view.id, float(view.idle_s or _UNKNOWN_IDLE_S)
-            await self._door.open(view)
+            try:
+                async with asyncio.timeout(self.options.wake_timeout_s):
+                    await self._reach()
+            except TimeoutError as error:
+                message = f"The devbox of {self._name} was not ready within {self.options.wake_timeout_s:g} s."
+                late = BackendError(Reason.NOT_READY, message, status=503, code="devbox_late")
+                self._fail(_BOX, late)
+                raise late from error
+            except BackendError as error:
+                self._fail(_BOX, error)
+                raise
             self._looked = self._clock()
-            self._failed, self._failures = None, 0
+            self._failures.pop(_BOX, None)
+
+    async def _reach(self) -> None:
+        view = await self._running(await self._find())
+        self._id, self._idle_s = view.id, float(view.idle_s or _UNKNOWN_IDLE_S)
+        await self._door.open(view)
 
     async def _running(self, view: BoxView) -> BoxView:
         for _ in range(_MOST_STEPS):
@@ -315,15 +333,22 @@ class Box:
     async def _have(self, model: str, *, pull: bool) -> None:
         """See that a model is on the box and in its memory."""
         self.known = await self._door.models()
-        if not has(self.known, model):
-            if not pull:
-                message = f"{model} is not on the devbox of {self._name}; a model that a role names is downloaded."
-                raise BackendError(Reason.MODEL_MISSING, message, status=404, code="model_not_found")
-            self._become("pulling", f"{model}")
-            await self._door.pull(model, lambda told: self._become("pulling", f"{model} {told}"))
-            self.known |= {model}
-        async with asyncio.timeout(self.options.wake_timeout_s):
+        if not pull and not has(self.known, model):
+            self._become("ready")
+            raise self._missing(model)
+        try:
+            if not has(self.known, model):
+                self._become("pulling", model)
+                await self._door.pull(model, lambda told: self._become("pulling", f"{model} {told}"))
+                self.known |= {model}
             await self._door.load(model)
+        except BackendError as error:
+            self._fail(model, error)
+            raise
+
+    def _missing(self, model: str) -> BackendError:
+        message = f"{model} is not on the devbox of {self._name}; a model that a role names is downloaded."
+        return BackendError(Reason.MODEL_MISSING, message, status=404, code="model_not_found")
 
     # -- use -----------------------------------------------------------------------------------------------------------
 

@@ -10,16 +10,15 @@ import asyncio
 import re
 from typing import TYPE_CHECKING
 
-from app.backend.runloop_api import Execution
 from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import Mapping
 
     from multidict import CIMultiDict
     from yarl import URL
 
-    from app.backend.runloop_api import RunloopControl
+    from app.backend.runloop_api import Execution, RunloopControl
     from app.call import Trace
 
 ROOT = "http://127.0.0.1:11434"
@@ -86,7 +85,7 @@ class ExecutedReply:
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
-        self._output: AsyncGenerator[str] = execution.output()
+        self._output = execution.output()
         self._rest = b""
         self._ended = False
         self.status = 0
@@ -99,21 +98,25 @@ class ExecutedReply:
             BackendError: there is none.
         """
         try:
-            while b"\r\n\r\n" not in self._rest:
-                data = await self._more()
-                self._rest += data
-                if not data or len(self._rest) > _MOST_HEAD_BYTES:
-                    raise await self._headless()
+            head = await self._head()
         except BaseException:
             self.close()
             raise
-        head, _, self._rest = self._rest.partition(b"\r\n\r\n")
         first, *lines = head.split(b"\r\n")
         found = _STATUS.match(first)
         self.status = int(found[1]) if found else 502
         pairs = (line.decode("latin-1").partition(":") for line in lines)
         self.headers = {name.lower(): value.strip() for name, _, value in pairs}
         return self
+
+    async def _head(self) -> bytes:
+        while b"\r\n\r\n" not in self._rest:
+            data = await self._more()
+            self._rest += data
+            if not data or len(self._rest) > _MOST_HEAD_BYTES:
+                raise await self._headless()
+        head, _, self._rest = self._rest.partition(b"\r\n\r\n")
+        return head
 
     async def _headless(self) -> BackendError:
         status = await self._execution.status()

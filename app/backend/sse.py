@@ -44,9 +44,11 @@ class SSEDecoder:
 
     def _newlines(self, chunk: bytes) -> bytes:
         """Turn CRLF and CR into LF, also where a CRLF is cut in two."""
+        if not chunk:
+            return chunk
         if self._after_cr and chunk.startswith(b"\n"):
             chunk = chunk[1:]
-        self._after_cr = chunk.endswith(b"\r") or (self._after_cr and not chunk)
+        self._after_cr = chunk.endswith(b"\r")
         return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 

@@ -47,6 +47,7 @@ _FILTER = re.compile(
     r"content.?(filter|policy|management)|responsible.?ai|moderation|flagged|safety (system|setting)|\bblocked by\b",
     re.IGNORECASE,
 )
+_NUMBER = re.compile(r"\d{1,9}(\.\d*)?", re.ASCII)
 _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached"}
 
 
@@ -83,9 +84,7 @@ def from_body(backend: str, body: Any, status: int = 502) -> BackendError:
 
 
 def is_error(body: Any) -> bool:
-    """Whether a body that came with a 200 is an error all the same."""
-    if isinstance(body, list):
-        return bool(body) and is_error(body[0])
+    """Whether a body that came with a 200 is an error all the same; no answer is anything but an object."""
     if not isinstance(body, dict):
         return True
     return (
@@ -108,7 +107,7 @@ def _told(body: Any) -> dict[str, Any]:
         return error
     if error:
         return _told(error)
-    return {"message": body.get("message"), "type": body.get("type"), "code": body.get("code")}
+    return {"message": body.get("message") or body.get("msg"), "type": body.get("type"), "code": body.get("code")}
 
 
 def _plain_text(backend: str, status: int, raw: bytes) -> dict[str, Any]:
@@ -118,7 +117,7 @@ def _plain_text(backend: str, status: int, raw: bytes) -> dict[str, Any]:
 
 
 def _reason(status: int, code: str | None, message: str, told: dict[str, Any]) -> Reason:
-    if code in _QUOTA_CODES or told.get("type") in _QUOTA_CODES:
+    if code in _QUOTA_CODES or str(told.get("type")) in _QUOTA_CODES:
         return Reason.DEAD_KEY
     if code == "rate_limit_exceeded":
         return Reason.RATE_LIMIT
@@ -134,12 +133,13 @@ def _reason(status: int, code: str | None, message: str, told: dict[str, Any]) -
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Read ``retry-after-ms`` or ``retry-after`` (seconds or an HTTP date, RFC 9110 section 10.2.3), in seconds."""
     try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        ms = headers.get("retry-after-ms", "")
+        if _NUMBER.fullmatch(ms.strip()):
+            return float(ms) / 1000
         value = headers.get("retry-after")
         if value is None:
             return None
-        if value.strip().replace(".", "", 1).isdigit():
+        if _NUMBER.fullmatch(value.strip()):
             return float(value)
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):

@@ -1,24 +1,22 @@
 """What kind of call this is and how hard: a linear model over one pass of the text, pure and in bounded time.
 
-The weights are a small file trained by ``scripts/train-classifier``; ``weights/MODEL_CARD.md`` says on what, and how far
-the figures hold. Scoring needs numpy only.
+The weights are a small file trained by ``scripts/train-classifier``; ``weights/MODEL_CARD.md`` says on what, and how
+far the figures hold. Scoring needs numpy only.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from app.call import Verdict
 from app.route import features as f
 from app.route.classify_text import Turns, read, tokens
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 KINDS: tuple[str, ...] = ("code", "chat", "extraction", "translation", "summarise", "math", "creative", "analysis")
 """The closed set of kinds; the first has a head of its own, the others share a vote."""
@@ -28,8 +26,14 @@ WEIGHTS = Path(__file__).parent / "weights" / "classifier.npz"
 FOLLOW_UP_CHARS = 160
 """A last message up to this long may lean on the turn before it."""
 
-SYSTEM_SHARE, EARLIER_SHARE = 0.25, 0.5
-"""How much of the system prompt's and of the earlier turn's evidence for code counts, at most two log odds each."""
+LENGTH_SHARE = 0.3
+"""Difficulty for each doubling of the length beyond the clip, as in training."""
+
+SYSTEM_SHARE, EARLIER_SHARE, FENCED = 0.25, 0.75, 1.5
+"""How much of the system prompt's and of the earlier turn's log odds for code counts, and what a fenced answer adds."""
+
+BOUND = 4.0
+"""Log odds of another turn count up to here, so that a change of subject is still judged by itself."""
 
 
 class Model(NamedTuple):
@@ -39,16 +43,15 @@ class Model(NamedTuple):
     rows: f.Floats
     skeleton: f.Floats
     shape: f.Floats
-    numbers: f.Floats
     bias: f.Floats
-    edges: NDArray[np.float64]
+    edges: tuple[float, ...]
 
 
 class Scores(NamedTuple):
     """Log odds for code and for each other kind, and the difficulty on the model's own scale."""
 
     code: float
-    others: tuple[float, ...]
+    others: list[float]
     hard: float
 
 
@@ -64,10 +67,10 @@ def load() -> Model:
         if file["rows"].shape != (f.ROWS, len(KINDS) + 1):
             raise ValueError(f"{WEIGHTS} does not fit this version: train it again with scripts/train-classifier")
         lexicon = f.build_lexicon(dict(zip(file["key"].tolist(), file["group"].tolist(), strict=True)))
-        parts = [
-            file[name].astype(np.float32) * file[f"{name}_step"] for name in ("rows", "skeleton", "shape", "numbers")
-        ]
-        return Model(lexicon, *parts, bias=file["bias"], edges=file["edges"])
+        rows, skeleton, shape = (
+            file[name].astype(np.float32) * file[f"{name}_step"] for name in ("rows", "skeleton", "shape")
+        )
+        return Model(lexicon, rows, skeleton, shape, file["bias"], tuple(file["edges"].tolist()))
 
 
 def classify(messages: list[dict[str, Any]], tools: bool = False) -> Verdict:
@@ -91,7 +94,7 @@ def classify(messages: list[dict[str, Any]], tools: bool = False) -> Verdict:
     kind = "code" if code > 0 else KINDS[1 + max(range(len(scores.others)), key=scores.others.__getitem__)]
     estimate = tokens(messages)
     hard = scores.hard + _length_bonus(len(turns.last))
-    complexity = 1 + int(np.searchsorted(model.edges, hard))
+    complexity = 1 + bisect(model.edges, hard)
     reasons = _reasons(kind, complexity, words, found, estimate, turns, tools)
     return Verdict(kind, complexity, estimate, reasons)
 
@@ -105,17 +108,18 @@ def difficulty(text: str) -> float:
 
 def score(model: Model, found: f.Features) -> Scores:
     """Return the scores of all heads for the features of one text."""
-    total = model.bias + found.shape @ model.shape + found.numbers @ model.numbers
-    total += model.rows.take(found.rows, axis=0).sum(axis=0) * np.float32(f.row_scale(len(found.rows)))
-    total += model.skeleton.take(found.skeleton, axis=0).sum(axis=0) * np.float32(f.skeleton_scale(len(found.skeleton)))
-    values = total.tolist()
-    return Scores(values[0], tuple(values[1:-1]), values[-1])
+    total = f.row_values(len(found.rows)) @ model.rows.take(found.rows, axis=0)  # a product is a sum, and faster
+    total += f.skeleton_values(len(found.skeleton)) @ model.skeleton.take(found.skeleton, axis=0)
+    total += found.shape @ model.shape
+    total += model.bias
+    code, *others, hard = total.tolist()
+    return Scores(code, others, hard)
 
 
 def _length_bonus(chars: int) -> float:
-    """Return what text beyond the clip adds: a quarter for each doubling."""
+    """Return what text beyond the clip adds."""
     limit = f.HEAD + f.TAIL
-    return 0.25 * math.log2(chars / limit) if chars > limit else 0.0
+    return LENGTH_SHARE * math.log2(chars / limit) if chars > limit else 0.0
 
 
 def _context(model: Model, turns: Turns) -> float:
@@ -125,7 +129,7 @@ def _context(model: Model, turns: Turns) -> float:
     evidence = 0.0
     if turns.earlier:
         evidence += EARLIER_SHARE * _bounded_code(model, turns.earlier)
-        evidence += 1.0 if turns.fenced else 0.0
+        evidence += FENCED if turns.fenced else 0.0
     if turns.system:
         evidence += SYSTEM_SHARE * _bounded_code(model, turns.system)
     return evidence
@@ -133,7 +137,7 @@ def _context(model: Model, turns: Turns) -> float:
 
 def _bounded_code(model: Model, text: str) -> float:
     _, found = f.extract(f.clip(text), model.lexicon)
-    return max(-2.0, min(2.0, score(model, found).code))
+    return max(-BOUND, min(BOUND, score(model, found).code))
 
 
 _ASKS = {

@@ -35,7 +35,9 @@ def read(messages: object) -> Turns:
     turns = [turn for turn in messages if isinstance(turn, dict)] if isinstance(messages, list) else []
     users = [turn for turn in turns[-8:] if turn.get("role") == "user"] or turns[-1:]
     last = users[-1] if users else {}
-    system = turns[0] if turns and turns[0].get("role") in {"system", "developer"} and turns[0] is not last else {}
+    first = turns[0] if turns else {}
+    leads = first.get("role") == "system" or first.get("role") == "developer"  # a role may be unhashable
+    system = first if leads and first is not last else {}
     earlier = users[-2] if len(users) > 1 else {}
     return Turns(text_of(last), text_of(earlier), text_of(system), _fenced(turns), _images(last))
 

@@ -1,8 +1,9 @@
-"""What the classifier sees in a text: hashed words, n-grams, lexicon classes and character shape, numpy only.
+"""What the classifier sees in a text: hashed words, pairs and stems, lexicon classes, and the shape of its characters.
 
-One pass serves every head. Words are hashed without a Python loop: with ``P`` the running sum of ``code[i] * BASE**i``
-(modulo 2**64) the hash of ``text[s:e]`` is ``(P[e] - P[s]) * BASE**-s`` (Rabin and Karp's rolling hash); an odd base has an
-inverse. The work is bounded: a longer text is cut to its first ``HEAD`` and last ``TAIL`` characters.
+One pass serves every head and numpy does all of it. Words are hashed without a Python loop: with ``P`` the running sum
+of ``code[i] * BASE**i`` modulo 2**64, the hash of ``text[s:e]`` is ``(P[e] - P[s]) * BASE**-s`` (Rabin and Karp's
+rolling hash; an odd base has an inverse), and its high bits after one odd multiplication are its column (Fibonacci
+hashing). The work is bounded: of a longer text only the first ``HEAD`` and last ``TAIL`` characters are looked at.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-HEAD, TAIL = 1000, 400
+HEAD, TAIL = 600, 300
 """Characters kept of a long text: its start says what is asked; the end repeats it under pasted material."""
 
-ROWS = 1 << 15
-"""Rows of the table of hashed n-grams."""
+ROW_BITS = 15
+ROWS = 1 << ROW_BITS
+"""Rows of the table of hashed words and n-grams."""
 
 CLASSES = (
     "none", "make", "modify", "codeverb", "codenoun", "maybecode", "language", "maybelang", "library", "prose",
@@ -30,33 +32,39 @@ CLASSES = (
 
 N_CLASS = 32
 CATEGORIES = 24
-NUMBERS = 24
-SKELETON = 8 * N_CLASS + 2 * N_CLASS * N_CLASS
 SHAPE = CATEGORIES * CATEGORIES
+SIZES = 8 * N_CLASS
+"""First of the skeleton's columns for length and for the share of words known; before it stand single classes."""
+N_SIZES = 3
+PAIRS = SIZES + 64
+SKELETON = PAIRS + 2 * N_CLASS * N_CLASS
+
 NEAR = 3
 """Two lexicon words at most this many words apart belong together."""
-MAX_HITS = 96
+MAX_HITS = 64
+STEM = 5
 
 _U64 = np.uint64
 _BASE = 0x9E3779B97F4A7C15
 _MIX = _U64(0xD6E8FEB86659FD93)
 _PAIR = _U64(0xC2B2AE3D27D4EB4F)
-_SHIFT = _U64(32)
 _SLOT_BITS = 18
 _SLOT_SHIFT = _U64(64 - _SLOT_BITS)
-_SIZE = HEAD + TAIL + 8
+_ROW_SHIFT = _U64(64 - ROW_BITS)
+_SIZE = HEAD + TAIL + 16
 
-Ints = NDArray[np.int64]
+Ints = NDArray[np.intp]
 Hashes = NDArray[np.uint64]
 Floats = NDArray[np.float32]
 
 
 class Alphabet(NamedTuple):
-    """Tables by code point (the basic plane; what lies above counts as one symbol)."""
+    """Tables by code point (the basic plane; what lies above counts as one symbol), and the powers of the base."""
 
     fold: Hashes
     word: NDArray[np.uint8]
-    category: NDArray[np.int64]
+    category: Ints
+    opens: NDArray[np.bool_]
     power: Hashes
     inverse: Hashes
 
@@ -66,34 +74,50 @@ class Lexicon(NamedTuple):
 
     slot: NDArray[np.uint16]
     key: Hashes
-    group: NDArray[np.uint8]
+    group: Ints
 
 
 class Words(NamedTuple):
-    """Where the words of a text begin and end (in ``text``), and the hashes of words, pairs, triples and stems."""
+    """Where the words of ``text`` begin and end, and the hashes of stems, words, pairs and triples."""
 
     text: str
+    codes: Ints
     start: Ints
     end: Ints
     keys: Hashes
-    word_of: Ints
-    chars: Hashes
-    codes: NDArray[np.uint32]
 
 
 class Features(NamedTuple):
-    """Columns of the linear model: ``rows`` and ``skeleton`` are indices, ``shape`` and ``numbers`` are values."""
+    """Columns of the linear model: ``rows`` and ``skeleton`` are indices, ``shape`` values, ``hits`` (word, class)."""
 
     rows: Ints
     skeleton: Ints
     shape: Floats
-    numbers: Floats
-    hits: tuple[tuple[int, int], ...]
+    hits: list[tuple[int, int]]
 
 
 def clip(text: str) -> str:
     """Return the part of the text that is looked at, at most ``HEAD + TAIL + 1`` characters."""
     return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
+
+
+def skeleton_values(count: int) -> Floats:
+    """Return the values of the skeleton's columns: one for each size (they come first), less for many classes."""
+    values = np.empty(count, np.float32)
+    values.fill(2.0 / math.sqrt(count))
+    values[:N_SIZES] = 1.0
+    return values
+
+
+def row_values(count: int) -> Floats:
+    """Return the values of the hashed columns: they fall with the root of their number: long texts do not shout."""
+    values = np.empty(count, np.float32)
+    values.fill(2.5 / math.sqrt(count or 1))
+    return values
+
+
+SHAPE_VALUES = (0.25 * np.sqrt(np.arange(17))).astype(np.float32)
+"""Value of a pair of neighbouring characters by how often it occurs: the root, up to 16 times."""
 
 
 @cache
@@ -105,7 +129,7 @@ def alphabet() -> Alphabet:
     for _ in range(_SIZE):
         powers.append(powers[-1] * _BASE % (1 << 64))
         inverses.append(inverses[-1] * inverse % (1 << 64))
-    return Alphabet(_fold(), _word(), _category(), np.array(powers, _U64), np.array(inverses, _U64))
+    return Alphabet(_fold(), _word(), _category(), _opens(), np.array(powers, _U64), np.array(inverses, _U64))
 
 
 def _fold() -> Hashes:
@@ -116,13 +140,10 @@ def _fold() -> Hashes:
     for low, high in ((0x41, 0x250), (0x370, 0x530), (0x1E00, 0x2000), (0xFF01, 0xFF5F)):
         for code in range(low, high):
             plain = unicodedata.normalize("NFKD", chr(code)).lower()
-            fold[code] = ord(plain[0]) if plain and 0xD7 != code != 0xF7 else code  # noqa: PLR2004 (the two signs)
-    fold[0x439] = 0x439  # Cyrillic short i is a letter of its own
-    fold[0x419] = 0x439
+            fold[code] = ord(plain[0]) if plain else code
+    fold[[0x419, 0x439]] = 0x439  # Cyrillic short i is a letter of its own
     fold[ord("0") : ord("9") + 1] = ord("0")
-    fold[[9, 10, 13, 0xA0, 0x3000]] = 32
-    mixed = (fold + _U64(1)) * _MIX
-    return mixed ^ (mixed >> _SHIFT)
+    return fold + _U64(1)
 
 
 def _word() -> NDArray[np.uint8]:
@@ -137,80 +158,91 @@ def _word() -> NDArray[np.uint8]:
     return word
 
 
-def _category() -> NDArray[np.int64]:
+_SIGNS = (
+    " \t", "\n\r", "_", ".", ",\u3001\u3002\uff0c", ";", "(", ")", "{}", "[]", "=", "<>", "'\"", "`", "+-*/",
+    "?!\uff1f\uff01", ":\uff1a", "$\\^",
+)  # fmt: skip
+"""Signs that look alike, by category; after them come small, capital, digit, other, further letters, ideographs."""
+
+
+def _category() -> Ints:
     """Return what a character looks like, for counting pairs of neighbours."""
-    category = np.full(1 << 16, 21, np.int64)
-    for number, signs in enumerate(
-        (" \t", "\n\r", "_", ".", ",", ";", "(", ")", "{}", "[]", "=", "<>", "'\"", "`", "+-*/", "?!", ":", "$\\^")
-    ):
-        category[[ord(sign) for sign in signs]] = number
+    category = np.full(1 << 16, 21, np.intp)
+    category[0xC0:0x2000] = 22
+    category[0x3041:0xD7A4] = 23
     category[ord("a") : ord("z") + 1] = 18
     category[ord("A") : ord("Z") + 1] = 19
     category[ord("0") : ord("9") + 1] = 20
-    category[0xC0:0x2000] = 22
-    category[0x3041:0xD7A4] = 23
-    category[[0x3001, 0x3002, 0xFF0C]] = 4
-    category[[0xFF1F, 0xFF01]] = 15
-    category[0xFF1A] = 16
+    for number, signs in enumerate(_SIGNS):
+        category[[ord(sign) for sign in signs]] = number
     return category
+
+
+def _opens() -> NDArray[np.bool_]:
+    """Return the characters after which, and after a space, a sentence or line begins."""
+    opens = np.zeros(1 << 16, np.bool_)
+    opens[[ord(sign) for sign in "\n.!?:;\u3002\uff01\uff1f\uff1a\u0964\u061f"]] = True
+    return opens
 
 
 def words(text: str) -> Words:
     """Cut a text into words and hash them; ``text`` should have passed :func:`clip`."""
     table = alphabet()
-    text = f" {text} "
-    codes = np.minimum(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32), 0xFFFF)
-    kind = table.word[codes]
+    text = f"\n\n{text}\n\n"
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.intp)
+    kind = table.word.take(codes, mode="clip")
+    if text.isascii():  # every change is a beginning or an end in turn
+        turns = (kind[1:] != kind[:-1]).nonzero()[0]
+        turns += 1
+        start, end = turns[0::2], turns[1::2]
+    else:
+        start, end = _bounds(kind)
+    size = len(codes)
+    total = np.empty(size + 1, _U64)
+    total[0] = 0
+    np.cumsum(table.fold.take(codes, mode="clip") * table.power[:size], out=total[1:])
+    return Words(text, codes, start, end, _grams(total, table.inverse, start, end))
+
+
+def _bounds(kind: NDArray[np.uint8]) -> tuple[Ints, Ints]:
+    """Return the beginnings and ends of words where some characters are words by themselves."""
     inside = kind != 0
     joined = kind == 1
     joined = joined[1:] & joined[:-1]
-    start = np.flatnonzero(inside[1:] > joined) + 1
-    end = np.flatnonzero(inside[:-1] > joined) + 1
-    size = len(codes)
-    total = np.zeros(size + 1, _U64)
-    np.cumsum(table.fold[codes] * table.power[:size], out=total[1:])
-    keys, word_of = _grams(total, table.inverse, start, end)
-    chars = _mix((total[4:] - total[:-4]) * table.inverse[: size - 3])
-    return Words(text, start, end, keys, word_of, chars, codes)
+    start = (inside[1:] > joined).nonzero()[0]
+    end = (inside[:-1] > joined).nonzero()[0]
+    return start + 1, end + 1
 
 
-def _mix(value: Hashes) -> Hashes:
-    value = (value ^ (value >> _SHIFT)) * _MIX
-    return value ^ (value >> _SHIFT)
-
-
-def _grams(total: Hashes, inverse: Hashes, start: Ints, end: Ints) -> tuple[Hashes, Ints]:
-    """Return the hashes of stems (five letters), words, pairs and triples, and the first word of each."""
-    back = inverse[start]
-    before = total[start]
-    one = (total[end] - before) * back
-    long = np.flatnonzero(end - start > 5)  # noqa: PLR2004 (a stem is five letters)
-    stem = (total[start[long] + 5] - before[long]) * back[long]
-    two = one[:-1] * _PAIR + one[1:]
-    three = two[:-1] * _PAIR + one[2:]
-    keys = _mix(np.concatenate((stem + _PAIR, one, two, three)))
-    at = np.arange(len(one))
-    return keys, np.concatenate((long, at, at[:-1], at[:-2]))
+def _grams(total: Hashes, inverse: Hashes, start: Ints, end: Ints) -> Hashes:
+    """Return the hashes of stems, words, pairs and triples, as many of each as there are words."""
+    back = inverse.take(start)
+    before = total.take(start)
+    size = len(start)
+    keys = np.empty(4 * size, _U64)  # stems, words, pairs, triples; a pair or triple past the end is left zero
+    stem, one, two, three = keys[:size], keys[size : 2 * size], keys[2 * size : 3 * size], keys[3 * size :]
+    np.subtract(total.take(np.minimum(start + STEM, end)), before, out=stem)
+    stem *= back
+    np.subtract(total.take(end), before, out=one)
+    one *= back
+    stem += _PAIR
+    two[-1:] = 0
+    three[-2:] = 0
+    np.multiply(one[:-1], _PAIR, out=two[:-1])
+    two[:-1] += one[1:]
+    np.multiply(two[:-2], _PAIR, out=three[:-2])
+    three[:-2] += one[2:]
+    keys *= _MIX
+    return keys
 
 
 def build_lexicon(entries: dict[int, int]) -> Lexicon:
     """Return the tables for entries ``{hash: class}``; of two entries in one slot the first one holds."""
     slot = np.zeros(1 << _SLOT_BITS, np.uint16)
     keys = np.array([0, *entries], _U64)
-    for number, key in enumerate(entries, 1):
-        at = key >> (64 - _SLOT_BITS)
-        slot[at] = slot[at] or number
-    return Lexicon(slot, keys, np.array([0, *entries.values()], np.uint8))
-
-
-def row_scale(count: int) -> float:
-    """Return the value of each hashed column: one over the root of their number, so that long texts do not shout."""
-    return 1.0 / math.sqrt(count or 1)
-
-
-def skeleton_scale(count: int) -> float:
-    """Return the value of each skeleton column."""
-    return 2.0 / math.sqrt(count + 4)
+    at = (keys[1:] >> _SLOT_SHIFT).astype(np.intp)
+    slot[at[::-1]] = np.arange(len(entries), 0, -1, dtype=np.uint16)
+    return Lexicon(slot, keys, np.array([0, *entries.values()], np.intp))
 
 
 def entry_key(entry: str) -> int:
@@ -221,83 +253,63 @@ def entry_key(entry: str) -> int:
     """
     if entry.endswith("*"):
         found = words(entry[:-1] + "xxxxxx")
-        if len(entry) != 6 or len(found.start) != 1:  # noqa: PLR2004
+        if len(entry) != STEM + 1 or len(found.start) != 1:
             raise ValueError(f"{entry!r}: a stem is five letters and a star")
         return int(found.keys[0])
     found = words(entry)
     count = len(found.start)
-    if not 1 <= count <= 3:  # noqa: PLR2004
+    if not 1 <= count <= 3:  # noqa: PLR2004 (pairs and triples are hashed, nothing longer)
         raise ValueError(f"{entry!r} is {count} words long; one to three are possible")
-    return int(found.keys[-1])
+    return int(found.keys[count * count])
 
 
 def extract(text: str, lexicon: Lexicon) -> tuple[Words, Features]:
     """Return the words and the features of a clipped text."""
     found = words(text)
     at, group = _lookup(found, lexicon)
-    rows = np.concatenate((found.keys, found.chars)) >> _U64(24) & _U64(ROWS - 1)
-    category = alphabet().category[found.codes]
-    shape = np.bincount(category[:-1] * CATEGORIES + category[1:], minlength=SHAPE)
-    skeleton = _skeleton(found, at, group)
-    hits = tuple(zip(at.tolist(), group.tolist(), strict=True))
-    values = np.sqrt(np.minimum(shape, 16)).astype(np.float32) * np.float32(0.25)
-    return found, Features(rows.astype(np.int64), skeleton, values, _numbers(found, shape, len(hits)), hits)
+    rows = (found.keys >> _ROW_SHIFT).view(np.int64)
+    category = alphabet().category.take(found.codes, mode="clip")
+    pairs = category[:-1] * CATEGORIES
+    pairs += category[1:]
+    shape = SHAPE_VALUES.take(np.bincount(pairs, minlength=SHAPE), mode="clip")
+    hits = list(zip(at.tolist(), group.tolist(), strict=True))
+    return found, Features(rows, _skeleton(found, at, group, hits), shape, hits)
 
 
 def _lookup(found: Words, lexicon: Lexicon) -> tuple[Ints, Ints]:
     """Return the words that the lexicon knows and their classes; where entries overlap the longest one holds."""
-    entry = lexicon.slot[found.keys >> _SLOT_SHIFT]
-    hit = np.flatnonzero((lexicon.key[entry] == found.keys) & (entry != 0))
-    classes = np.zeros(len(found.start), np.uint8)
-    classes[found.word_of[hit]] = lexicon.group[entry[hit]]  # in order: stems, words, pairs, triples; the last wins
-    at = np.flatnonzero(classes)
+    entry = lexicon.slot.take((found.keys >> _SLOT_SHIFT).view(np.int64))
+    maybe = entry.nonzero()[0]
+    entry = entry.take(maybe)
+    hit = (lexicon.key.take(entry) == found.keys.take(maybe)).nonzero()[0]
+    size = len(found.start)
+    classes = np.zeros(size, np.intp)
+    classes[maybe.take(hit) % (size or 1)] = lexicon.group.take(entry.take(hit))  # stems to triples: the last one wins
+    at = classes.nonzero()[0]
     if len(at) > MAX_HITS:
         at = np.concatenate((at[: MAX_HITS // 2], at[-MAX_HITS // 2 :]))
-    return at, classes[at].astype(np.int64)
+    return at, classes.take(at)
 
 
-def _skeleton(found: Words, at: Ints, group: Ints) -> Ints:
-    """Return columns for the classes met: alone, opening a sentence, first, last, and in pairs near or far."""
-    if not len(at):
-        return np.zeros(0, np.int64)
-    near = np.minimum(np.diff(at), NEAR + 1) <= NEAR
-    pairs = (group[:-1] * N_CLASS + group[1:]) * 2 + near
-    opens = group[_opens(found, at)]
-    early = group[found.start[at] < 120]  # noqa: PLR2004 (about twenty words)
-    first = group[:1] + (3 * N_CLASS if at[0] < 2 else 4 * N_CLASS)  # noqa: PLR2004
-    return np.concatenate(
-        (group, opens + N_CLASS, early + 2 * N_CLASS, first, group[-1:] + 5 * N_CLASS, pairs + 8 * N_CLASS)
-    )
+def _skeleton(found: Words, at: Ints, group: Ints, hits: list[tuple[int, int]]) -> Ints:
+    """Return columns for the classes met: alone, opening a sentence, first, last, in pairs; and the sizes."""
+    few = _sizes(len(found.codes), len(found.start), len(hits))
+    if not hits:
+        return np.array(few, np.intp)
+    first, last = hits[0], hits[-1][1]
+    few += [first[1] + (3 * N_CLASS if first[0] < 2 else 4 * N_CLASS), last + 5 * N_CLASS]  # noqa: PLR2004
+    opens = group[alphabet().opens.take(found.codes.take(found.start.take(at) - 2), mode="clip")]
+    pairs = group[:-1] * (2 * N_CLASS)
+    pairs += group[1:] * 2
+    pairs += at[1:] - at[:-1] <= NEAR
+    pairs += PAIRS
+    opens += N_CLASS
+    return np.concatenate((few, group, opens, pairs))
 
 
-def _opens(found: Words, at: Ints) -> NDArray[np.bool_]:
-    """Tell which words open a sentence or line (first or second word of it)."""
-    ends = _ENDS[found.codes]
-    count = np.cumsum(ends)
-    before = found.start[np.maximum(at - 2, 0)]
-    return (at < 2) | (count[found.start[at]] > count[before])  # noqa: PLR2004
-
-
-_ENDS = np.zeros(1 << 16, np.int64)
-_ENDS[[0x0A, 0x2E, 0x21, 0x3F, 0x3A, 0x3B, 0x3002, 0xFF01, 0xFF1F, 0xFF1A, 0x964, 0x61F]] = 1
-
-
-def _numbers(found: Words, shape: Ints, hits: int) -> Floats:
-    """Return length in buckets of a factor two, and ratios that need no table."""
-    text = found.text
-    size = len(found.codes)
-    count = len(found.start)
-    values = np.zeros(NUMBERS, np.float32)
-    values[min(size.bit_length(), 12)] = 1
-    values[13] = size / (HEAD + TAIL)
-    values[14] = "```" in text
-    values[15] = text.rstrip()[-1:] in "?？؟" and count > 0
-    values[16] = min(text.count("\n"), 20) / 10
-    values[17] = min(size / (count + 1), 12) / 6
-    values[18] = hits / (count + 1)
-    values[19] = min(text.count("?"), 4) / 2
-    values[20] = "()" in text or "=>" in text or "->" in text or "::" in text or "==" in text
-    values[21] = "\\" in text and "$" in text
-    values[22] = "](" in text or "http" in text
-    values[23] = min(int(shape[20 * CATEGORIES :].sum()) / (size + 1), 0.5)
-    return values
+def _sizes(chars: int, count: int, hits: int) -> list[int]:
+    """Return columns for the length (steps of root two), the mean length of a word, and the share of words known."""
+    length = min(int(2 * math.log2(chars)), 23)
+    mean = min(chars // (count + 1), 15)
+    known = min(20 * hits // (count + 1), 15)
+    return [SIZES + length, SIZES + 24 + mean, SIZES + 40 + known]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -17,6 +19,11 @@ def room_for_answer(body: dict[str, Any]) -> int:
     """Return the tokens that the answer may take."""
     asked = body.get("max_completion_tokens") or body.get("max_tokens")
     return asked if isinstance(asked, int) else ANSWER_TOKENS
+
+
+def tokens_of_tools(body: dict[str, Any]) -> int:
+    """Return about how many tokens the definitions of tools take: four characters of JSON make one."""
+    return sum(len(orjson.dumps(body[name])) // 4 for name in ("tools", "functions") if body.get(name))
 
 
 def fit(

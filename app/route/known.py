@@ -24,6 +24,19 @@ PROVIDERS = {  # backend: genai-prices' name
 """In the order in which a bare model name is looked for: makers before resellers."""
 _TUNED = re.compile(r"-(instruct|it|chat|versatile)$")
 
+_TEXT_ONLY = re.compile(
+    r"phi-?3\.5-mini|qwen-?2\.5|llama-?3\.[13]\b|llama-?3\.2-[13]b|mixtral|gpt-3\.5|coder|deepseek-(chat|coder|r1|v3)"
+)
+"""Families that their makers' model cards describe as text in, text out; whoever is not named here may see."""
+_SEES = re.compile(r"vl\b|vision|omni")
+_NO_EYES = frozenset({"vision", "image_url", "audio"})
+
+
+def lacks(target: Target) -> frozenset[str]:
+    """Return the abilities that a model is known to lack, wherever it runs."""
+    name = target.model.lower()
+    return _NO_EYES if _TEXT_ONLY.search(name) and not _SEES.search(name) else frozenset()
+
 
 @cache
 def _provider(backend: str) -> Provider | None:
@@ -37,7 +50,7 @@ def short_names(model: str) -> Iterable[str]:
     """Yield every name by which people call a model: in full, without its vendor, without what it was tuned for."""
     name = model.lower()
     last = name.rsplit("/", 1)[-1]
-    yield from (name, last, _TUNED.sub("", last))
+    yield from (name, last, _TUNED.sub("", name), _TUNED.sub("", last))
 
 
 @cache

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from app.call import Ask, Choice, OnWeak, Plan, Target, Verdict
 from app.errors import CallerError, PolicyError, SluiceError
-from app.route import fit
+from app.route import fit, known
 from app.route.classify_text import tokens
 from app.route.needs import FIELD_OF, needs
-from app.route.resolve import Chain, chain_of
+from app.route.resolve import Chain, chain_of, chain_of_role
 from app.route.tiers import LAST_RESORT, arm_of, sticky_key
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 _SMALLEST_WINDOW = 2048
-"""Prompts of up to this many tokens fit everywhere: nobody's window needs to be looked up for them."""
+"""Prompt and answer of up to this many tokens fit everywhere: nobody's window needs to be looked up for them."""
 
 
 class Catalog(Protocol):
@@ -33,11 +33,12 @@ class Catalog(Protocol):
 
 @dataclass(slots=True)
 class _Sieve:
-    """Candidates that are left, and why others are not."""
+    """Candidates that are left, and why others are not; ``forbidden``: LOCAL_ONLY alone keeps some of them out."""
 
     left: list[Target] = field(default_factory=list)
     skipped: list[tuple[Target, str]] = field(default_factory=list)
     roles: dict[Target, str] = field(default_factory=dict)
+    forbidden: bool = False
 
 
 def make_plan(ask: Ask, verdict: Verdict, settings: Settings, catalog: Catalog) -> Plan:
@@ -49,22 +50,18 @@ def make_plan(ask: Ask, verdict: Verdict, settings: Settings, catalog: Catalog) 
         SluiceError: no candidate is usable as Sluice is configured.
     """
     chain = chain_of(ask, verdict, settings)
-    choices, arm = (
-        arm_of(chain.choices, sticky_key(chain.role or "", ask.body, ask.hints))
-        if chain.role
-        else (chain.choices, None)
-    )
-    sieve = _usable(chain, choices, settings)
+    sieve = _usable(chain, settings)
     if not sieve.left:
-        raise _nothing_usable(chain, sieve, settings)
+        raise _nothing_usable(chain, sieve)
     _keep_able(ask, sieve, catalog)
     why = [chain.why]
     messages, dropped = _fit(ask, verdict, settings, sieve, catalog)
     role = sieve.roles.get(sieve.left[0], chain.role)
     if role != chain.role:
         why.append(f"no target of {chain.role} can serve, so {role} does")
+    arm = _arm_first(ask, chain.choices if role == chain.role else chain_of_role(role or "", settings), role, sieve)
     if arm is not None:
-        why.append(f"the A/B weights chose {arm.target}")
+        why.append(f"the A/B weights chose {arm}")
     if dropped:
         why.append(f"the {dropped} oldest turns do not fit and are left out")
     return Plan(
@@ -73,7 +70,7 @@ def make_plan(ask: Ask, verdict: Verdict, settings: Settings, catalog: Catalog) 
         skipped=tuple(sieve.skipped),
         check=chain.role is not None and ask.endpoint == "chat",
         on_weak=on_weak(role, settings),
-        arm=arm.target if arm is not None else None,
+        arm=arm,
         messages=messages,
         dropped_turns=dropped,
         why=tuple(why),
@@ -88,10 +85,20 @@ def on_weak(role: str | None, settings: Settings) -> OnWeak:
     return own if own in {"polish", "escalate", "serve"} else settings.on_weak  # type: ignore[return-value]
 
 
-def _usable(chain: Chain, choices: tuple[Choice, ...], settings: Settings) -> _Sieve:
+def _arm_first(ask: Ask, choices: tuple[Choice, ...], role: str | None, sieve: _Sieve) -> Target | None:
+    """Put the A/B arm that this call falls to in front; an arm that cannot serve leaves its share to the others."""
+    weights = {target: weight for target, weight in choices if weight and target in sieve.left}
+    if not weights:
+        return None
+    arm = arm_of(weights, sticky_key(role or "", ask.body, ask.hints))
+    sieve.left.sort(key=lambda target: target != arm)
+    return arm
+
+
+def _usable(chain: Chain, settings: Settings) -> _Sieve:
     """Keep what is usable: the chain's own targets, then, for ``auto``, those of the spare roles."""
     sieve = _Sieve()
-    several = [(chain.role, choices), *((spare, settings.chains[spare]) for spare in chain.spares)]
+    several = [(chain.role, chain.choices), *((spare, chain_of_role(spare, settings)) for spare in chain.spares)]
     for role, each in several:
         if sieve.left and role in LAST_RESORT and role != chain.role:
             break
@@ -104,6 +111,7 @@ def _usable(chain: Chain, choices: tuple[Choice, ...], settings: Settings) -> _S
                 sieve.left.append(target)
             elif role == chain.role:
                 sieve.skipped.append((target, problem))
+            sieve.forbidden |= problem is not None and problem.startswith("LOCAL_ONLY")
     if chain.role is None:
         sieve.roles.clear()
     return sieve
@@ -119,7 +127,7 @@ def _keep_able(ask: Ask, sieve: _Sieve, catalog: Catalog) -> None:
     needed = needs(ask.body)
     if not needed:
         return
-    lacking = {target: needed & catalog.lacks(target) for target in sieve.left}
+    lacking = {target: needed & (catalog.lacks(target) | known.lacks(target)) for target in sieve.left}
     unable = [(target, f"cannot do {', '.join(sorted(lack))}") for target, lack in lacking.items() if lack]
     able = [target for target, lack in lacking.items() if not lack]
     if not able:
@@ -138,27 +146,33 @@ def _fit(
     ask: Ask, verdict: Verdict, settings: Settings, sieve: _Sieve, catalog: Catalog
 ) -> tuple[tuple[dict[str, object], ...] | None, int]:
     """Leave out targets whose window is too small; where all are, drop the oldest turns for the largest window."""
-    if ask.endpoint != "chat" or (verdict.prompt_tokens or 0) <= _SMALLEST_WINDOW:
+    if ask.endpoint != "chat":
         return None, 0
-    room = fit.room_for_answer(ask.body)
+    room = fit.room_for_answer(ask.body) + fit.tokens_of_tools(ask.body)
     needed = (verdict.prompt_tokens or 0) + room
+    if needed <= _SMALLEST_WINDOW:
+        return None, 0
     windows = {target: catalog.window(target) for target in sieve.left}
     small = {target: window for target, window in windows.items() if window is not None and window < needed}
     if not settings.fit_history and len(small) == len(windows):
         return None, 0
     if len(small) < len(windows):
-        sieve.left = [target for target in sieve.left if target not in small]
-        sieve.skipped += [(target, f"its window of {window} tokens is too small") for target, window in small.items()]
+        _leave_out(sieve, small)
         return None, 0
     largest = max(small.values())
     fitted = fit.fit(ask.body["messages"], largest - room, tokens)
     if fitted is None or not fitted[1]:
         return None, 0  # not even the newest turn fits, or the estimate was too high: the backend has the last word
-    sieve.left = [target for target in sieve.left if small[target] == largest]
+    _leave_out(sieve, {target: window for target, window in small.items() if window < largest})
     return tuple(fitted[0]), fitted[1]
 
 
-def _nothing_usable(chain: Chain, sieve: _Sieve, settings: Settings) -> SluiceError:
+def _leave_out(sieve: _Sieve, small: dict[Target, int]) -> None:
+    sieve.left = [target for target in sieve.left if target not in small]
+    sieve.skipped += [(target, f"its window of {window} tokens is too small") for target, window in small.items()]
+
+
+def _nothing_usable(chain: Chain, sieve: _Sieve) -> SluiceError:
     told = "; ".join(f"{target}: {problem}" for target, problem in sieve.skipped)
     if not sieve.skipped:
         variable = f"MODEL_{(chain.role or '').upper()}"
@@ -170,7 +184,7 @@ def _nothing_usable(chain: Chain, sieve: _Sieve, settings: Settings) -> SluiceEr
             code="no_usable_backend",
             fault="policy_not_configured",
         )
-    if settings.local_only and all("LOCAL_ONLY" in problem for _, problem in sieve.skipped):
+    if sieve.forbidden:
         message = f"LOCAL_ONLY is true and this call needs a remote backend. {told}"
         return PolicyError(message, code="local_only", fault="policy_local_only")
     return SluiceError(

@@ -57,7 +57,7 @@ def resolve(name: str, endpoint: str, verdict: Verdict, settings: Settings) -> C
     """
     meaning = settings.model_aliases.get(name)
     if meaning is not None:
-        inner = _known(meaning, endpoint, verdict, settings) or Chain(parse_chain(meaning), None, "")
+        inner = _role(meaning, endpoint, verdict, settings) or Chain(_full(parse_chain(meaning)), None, "")
         return Chain(inner.choices, inner.role, f"{name!r} is an alias of {meaning}", inner.spares)
     found = _known(name, endpoint, verdict, settings)
     if found is not None:
@@ -75,21 +75,37 @@ def resolve(name: str, endpoint: str, verdict: Verdict, settings: Settings) -> C
 
 
 def _known(name: str, endpoint: str, verdict: Verdict, settings: Settings) -> Chain | None:
-    lower = name.lower()
-    if lower == "auto":
-        return _auto(endpoint, verdict, settings)
-    if lower in settings.chains:
-        return Chain(settings.chains[lower], lower, f"the caller asked for the role {lower}")
+    role = _role(name, endpoint, verdict, settings)
+    if role is not None:
+        return role
     target = _target(name, settings)
     return Chain((Choice(target),), None, f"the caller asked for {target}") if target else None
 
 
+def _role(name: str, endpoint: str, verdict: Verdict, settings: Settings) -> Chain | None:
+    lower = name.lower()
+    if lower == "auto":
+        return _auto(endpoint, verdict, settings)
+    if lower in settings.chains:
+        return Chain(chain_of_role(lower, settings), lower, f"the caller asked for the role {lower}")
+    return None
+
+
 def _auto(endpoint: str, verdict: Verdict, settings: Settings) -> Chain:
     if endpoint == "embeddings":
-        return Chain(settings.chains.get("embedding", ()), "embedding", "embeddings go to the role embedding")
+        return Chain(chain_of_role("embedding", settings), "embedding", "embeddings go to the role embedding")
     first, *spares = auto_roles(verdict, settings)
     judged = f"{verdict.kind or 'unjudged'}, complexity {verdict.complexity or 'unknown'}"
-    return Chain(settings.chains[first], first, f"{judged}: the role {first}", tuple(spares))
+    return Chain(chain_of_role(first, settings), first, f"{judged}: the role {first}", tuple(spares))
+
+
+def chain_of_role(role: str, settings: Settings) -> tuple[Choice, ...]:
+    """Return a role's chain; short names of models stand for the full ones here too."""
+    return _full(settings.chains.get(role, ()))
+
+
+def _full(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    return tuple(Choice(known.expand(target), weight) for target, weight in choices)
 
 
 def _target(name: str, settings: Settings) -> Target | None:
@@ -107,6 +123,6 @@ def _target(name: str, settings: Settings) -> Target | None:
 
 
 def _configured(settings: Settings) -> Iterator[Target]:
-    for chain in settings.chains.values():
-        for choice in chain:
+    for role in settings.chains:
+        for choice in chain_of_role(role, settings):
             yield choice.target

@@ -3,48 +3,61 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from app.route.classify import KINDS
+
 if TYPE_CHECKING:
-    from app.call import Choice, Hints, Verdict
+    from collections.abc import Mapping
+
+    from app.call import Hints, Target, Verdict
     from app.settings import Settings
 
-TASK_COMPLEXITY = {
-    "exercise-generation": 4,
-    "progression": 4,
-    "content-validation": 3,
-    "theory-analysis": 5,
-    "voicing": 5,
-    "creative": 6,
-    "tutorial": 7,
-    "curriculum-planning": 8,
+TASKS = {
+    "exercise-generation": ("creative", 4),
+    "progression": ("creative", 4),
+    "content-validation": ("analysis", 3),
+    "theory-analysis": ("analysis", 5),
+    "voicing": ("creative", 5),
+    "creative": ("creative", 6),
+    "tutorial": ("chat", 7),
+    "curriculum-planning": ("creative", 8),
 }
-"""How complex the tasks are that people name in ``x-sluice-task``; a classifier would have to guess."""
+"""The kind and the complexity of tasks that people name in ``x-sluice-task``; a classifier would have to guess."""
 
 _DETOURS = {
     "small": ("small", "medium", "large"),
     "medium": ("medium", "small", "large"),  # a smaller local model before a bill
     "large": ("large", "medium", "small"),
 }
+_BEGINNING, _PARTS = 2000, 8
 LAST_RESORT = ("accurate", "fast", "analysis", "code", "polish")
 """Where an ``auto`` call goes only when no tier is usable: the better first."""
 
 
 def hinted(verdict: Verdict, hints: Hints) -> Verdict:
     """Let the caller's word win: an explicit complexity over the task's, the task's over the classifier's."""
+    if hints.task is not None:
+        verdict = _of_task(
+            verdict, hints.task.strip().lower().removeprefix("task/").replace("_", "-").replace(" ", "-")
+        )
     if hints.complexity is not None:
         reason = f"complexity {hints.complexity} was given with the call"
-        return replace(verdict, complexity=hints.complexity, reasons=(reason, *verdict.reasons))
-    if hints.task is None:
-        return verdict
-    task = hints.task.lower().removeprefix("task/").replace("_", "-").replace(" ", "-")
-    complexity = TASK_COMPLEXITY.get(task)
-    if complexity is None:
+        verdict = replace(verdict, complexity=hints.complexity, reasons=(reason, *verdict.reasons))
+    return verdict
+
+
+def _of_task(verdict: Verdict, task: str) -> Verdict:
+    """Judge a call by the name of its task; the name of a kind is a task too, of the complexity that was found."""
+    if task in KINDS and task not in TASKS:
+        return replace(verdict, kind=task, reasons=(f"the call was said to be {task}", *verdict.reasons))
+    if task not in TASKS:
         return replace(verdict, reasons=(f"the task {task!r} has no complexity of its own", *verdict.reasons))
-    return replace(
-        verdict, complexity=complexity, reasons=(f"the task {task} has complexity {complexity}", *verdict.reasons)
-    )
+    kind, complexity = TASKS[task]
+    reason = f"the task {task} has complexity {complexity}"
+    return replace(verdict, kind=kind, complexity=complexity, reasons=(reason, *verdict.reasons))
 
 
 def tier(complexity: int | None, settings: Settings) -> str:
@@ -61,33 +74,41 @@ def auto_roles(verdict: Verdict, settings: Settings) -> tuple[str, ...]:
     return tuple(role for role in dict.fromkeys((*roles, *LAST_RESORT)) if role in settings.chains)
 
 
-def next_tier(role: str | None) -> str:
-    """Return where a weak answer of a role is escalated to."""
-    return "medium" if role == "small" else "large"
+def tiers_above(role: str | None) -> tuple[str, ...]:
+    """Return where a weak answer of a role is escalated to, nearest first; nothing is above large."""
+    if role == "small":
+        return ("medium", "large")
+    return () if role == "large" else ("large",)
 
 
-def arm_of(chain: tuple[Choice, ...], key: str) -> tuple[tuple[Choice, ...], Choice | None]:
-    """Put the arm that a key falls to in front of a chain; the same key always falls to the same arm.
+def arm_of(weights: Mapping[Target, int], key: str) -> Target | None:
+    """Return the arm that a key falls to, or None where there are no weights.
 
-    Returns:
-        The chain in the order to try, and the arm; (chain, None) where it has no weights.
+    By weighted rendezvous hashing (Thaler and Ravishankar 1998; Schindelhauer and Schomaker 2005): the same key always
+    falls to the same arm, and where an arm comes, goes or changes its weight, only the keys that must move do.
     """
-    weighted = [choice for choice in chain if choice.weight]
-    total = sum(choice.weight or 0 for choice in weighted)
-    if not total:
-        return chain, None
-    point = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") % total
-    for choice in weighted:
-        point -= choice.weight or 0
-        if point < 0:
-            return (choice, *(each for each in chain if each is not choice)), choice
-    raise AssertionError("unreachable: the point lies below the sum of the weights")
+    arms = {target: weight for target, weight in weights.items() if weight > 0}
+    return min(arms, key=lambda target: _distance(f"{target}\n{key}") / arms[target], default=None)
+
+
+def _distance(text: str) -> float:
+    """Return a number that is exponentially distributed over texts, always the same for one text."""
+    point = int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+    return -math.log((point + 1) / 2**64)
 
 
 def sticky_key(role: str, body: dict[str, Any], hints: Hints) -> str:
     """Return what an A/B arm sticks to: the session, the user, or how the conversation began."""
     who = hints.session or body.get("user")
-    if who is None:
-        who = next((str(each.get("content")) for each in body.get("messages") or () if each.get("role") == "user"), "")
-        who = who[:2000]  # the beginning tells conversations apart; a long one costs no more
+    if not who:
+        contents = (each.get("content") for each in body.get("messages") or () if each.get("role") == "user")
+        who = _beginning(next(contents, None))
     return f"{role}\n{who}"
+
+
+def _beginning(content: Any) -> str:
+    """Return how a message begins: enough to tell conversations apart; a long one costs no more."""
+    if isinstance(content, list):
+        parts = (part.get("text") or (part.get("image_url") or {}).get("url") or "" for part in content[:_PARTS])
+        return "\n".join(str(part)[:_BEGINNING] for part in parts)
+    return str(content)[:_BEGINNING] if content else ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from app.call import BackendConfig, DevboxOptions, Limits, OllamaOptions
+from app.settings import hardware
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -23,7 +24,7 @@ BUILT_IN = {  # name: dialect
     "anthropic": "anthropic",
     "workers-ai": "workers-ai",
     "ollama": "ollama",
-    "mlx": "compatible",
+    "mlx": "mlx",
     "runloop": "ollama",
 }
 _KEY_VARIABLE = {
@@ -34,16 +35,19 @@ _KEY_VARIABLE = {
     "anthropic": "ANTHROPIC_API_KEY",
     "workers-ai": "CLOUDFLARE_API_TOKEN",
 }
-_UNSUPPORTED = {"mlx": "local models are not part of this version"}
+_ENGINE_URL = "http://engine/v1"
+"""The engine of this host is reached by its Unix socket, whatever the address says."""
 
 
 def backend(settings: Settings, name: str, options: BackendOptions) -> BackendConfig:
     """Unite what the flat settings (``GROQ_…``) and ``BACKENDS__<NAME>__…`` say of one backend; the latter wins."""
     prefix = name.replace("-", "_")
+    if name == "mlx":
+        return _mlx(settings, options)
     box = _devbox(settings) if name == "runloop" and not options.base_url else None
     base_url = (options.base_url or _flat_url(settings, name, prefix)).rstrip("/")
     api_key = _secret(options.api_key) or _secret(getattr(settings, f"{prefix}_api_key", None))
-    local = name == "mlx" or (box is None and (urlsplit(base_url).hostname or "") in LOOPBACK)
+    local = box is None and _is_local(base_url)
     dialect = options.dialect or BUILT_IN.get(name, "compatible")
     ollama = _ollama(settings) if dialect == "ollama" else None
     moved = bool(options.base_url) or f"{prefix}_base_url" in settings.model_fields_set
@@ -54,7 +58,6 @@ def backend(settings: Settings, name: str, options: BackendOptions) -> BackendCo
         dialect=dialect,
         local=local,
         problem=_switched_off(settings, name, options, local=local)
-        or (_UNSUPPORTED.get(name) if not base_url else None)
         or (_missing_box(box) if box is not None else _missing(name, base_url, needs_key=not (api_key or moved))),
         limits=_limits(settings.limits, options),
         prefill=options.prefill,
@@ -63,13 +66,16 @@ def backend(settings: Settings, name: str, options: BackendOptions) -> BackendCo
         line=settings.line if options.line is None else options.line,
         ollama=ollama,
         devbox=box,
-        models=_named(settings, name) if ollama is not None else frozenset(),
+        models=_named(settings, name) if box is not None else None,
     )
 
 
 def _ollama(settings: Settings) -> OllamaOptions:
     return OllamaOptions(
-        settings.ollama_native, settings.ollama_num_ctx, settings.ollama_keep_alive, settings.ollama_load_timeout_s
+        native=settings.ollama_native,
+        num_ctx=settings.ollama_num_ctx,
+        keep_alive=settings.ollama_keep_alive,
+        load_s=settings.ollama_load_timeout_s,
     )
 
 
@@ -91,6 +97,57 @@ def _named(settings: Settings, backend: str) -> frozenset[str]:
     """Return the models of a backend that some role names."""
     chains = settings.chains.values()
     return frozenset(choice.target.model for chain in chains for choice in chain if choice.target.backend == backend)
+
+
+def _mlx(settings: Settings, options: BackendOptions) -> BackendConfig:
+    """Describe the local models: an engine on this host, or engines elsewhere."""
+    engines = tuple(url.rstrip("/") for url in settings.mlx_engines)
+    local = all(_is_local(url) for url in engines)
+    return BackendConfig(
+        name="mlx",
+        base_url=_ENGINE_URL,
+        api_key=_secret(settings.engine_key),
+        dialect="mlx",
+        local=local,
+        problem=_switched_off(settings, "mlx", options, local=local)
+        or (None if engines else hardware.missing_engine()),
+        limits=_limits(settings.limits, options),
+        prefill=True if options.prefill is None else options.prefill,
+        context_window=options.context_window,
+        slots=options.slots or settings.slots,
+        line=settings.line if options.line is None else options.line,
+        engines=engines,
+        models=None if settings.mlx_allow_any else _allowed(settings),
+        environment=_environment(settings),
+    )
+
+
+def _allowed(settings: Settings) -> frozenset[str]:
+    """Return the local models that the operator named anywhere."""
+    lists = (settings.mlx_models, settings.mlx_preload, settings.mlx_pin, settings.mlx_embedding_models)
+    return _named(settings, "mlx").union(*lists)
+
+
+def _environment(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Return what the engine's process is told. What callers may load is judged here, so there it may load anything."""
+    told = {
+        "MLX_ALLOW_ANY": "true",
+        "MLX_PRELOAD": ",".join(settings.mlx_preload),
+        "MLX_PIN": ",".join(settings.mlx_pin),
+        "MLX_EMBEDDING_MODELS": ",".join(settings.mlx_embedding_models),
+        "MLX_TTL_S": f"{settings.mlx_ttl_s:g}",
+        "MLX_MEMORY_GB": f"{settings.mlx_memory_gb:g}",
+        "MLX_DRAFT_MODEL": settings.mlx_draft_model,
+        "MLX_PREFIX_DIR": settings.mlx_prefix_dir,
+        "HF_TOKEN": _secret(settings.hf_token),
+        "LOCAL_ONLY": str(settings.local_only).lower(),
+        "ENGINE_KEY": "",
+    }
+    return tuple((name, value) for name, value in told.items() if value or name == "ENGINE_KEY")
+
+
+def _is_local(base_url: str) -> bool:
+    return (urlsplit(base_url).hostname or "") in LOOPBACK
 
 
 def _secret(value: SecretStr | None) -> str:

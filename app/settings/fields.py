@@ -14,7 +14,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.call import BackendConfig, Choice, Limits, OnWeak
-from app.settings import derive
+from app.settings import derive, hardware
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +48,8 @@ def _json_object(value: object) -> object:
 
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
 JsonMap = Annotated[dict[str, str], NoDecode, BeforeValidator(_json_object)]
-Seconds = Annotated[float, Field(gt=0)]
+"""A JSON object, decoded here: what is wrong with it is then a mistake like any other."""
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class BackendOptions(BaseModel):
@@ -119,8 +120,8 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(None, description="key of the admin endpoints; unset allows loopback only")
     allow_anonymous: bool = Field(default=False, description="true serves a network without API_KEYS")
     cors_origins: CommaList = Field(("*",), description="comma list of web origins that may call /v1")
-    max_body_mb: float = Field(32, gt=0, description="larger request bodies get a 413")
-    max_answer_mb: float = Field(64, gt=0, description="larger answers of a backend are refused")
+    max_body_mb: float = Field(32, gt=0, allow_inf_nan=False, description="larger request bodies get a 413")
+    max_answer_mb: float = Field(64, gt=0, allow_inf_nan=False, description="larger answers of a backend are refused")
     performance_in_body: bool = Field(default=False, description="true adds the performance object to every answer")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     log_format: Literal["text", "json"] = Field("text", description="text or json")
@@ -146,8 +147,8 @@ class Settings(BaseSettings):
     )
     prompts_dir: str = Field("", description="directory of prompt files; default the one that comes with Sluice")
 
-    model_small: str = Field("mlx/mlx-community/Phi-3.5-mini-instruct-4bit", description="role small: complexity 1-4")
-    model_medium: str = Field("mlx/mlx-community/Qwen2.5-7B-Instruct-4bit", description="role medium: complexity 5-7")
+    model_small: str = Field("", description="role small: complexity 1-4; default a local model fit for the hardware")
+    model_medium: str = Field("", description="role medium: complexity 5-7; default as for small")
     model_large: str = Field(
         "gemini/gemini-2.5-pro,openai/gpt-5.1,openrouter/google/gemini-2.5-pro",
         description="role large: complexity 8-10",
@@ -240,6 +241,20 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("runloop_enabled", "qwen_enabled"),
     )
 
+    mlx_enabled: bool = Field(default=True, description="false takes local models out of use, live")
+    mlx_models: CommaList = Field((), description="further local models that callers may name: hub ids, absolute paths")
+    mlx_allow_any: bool = Field(default=False, description="true: a caller's string may start a download")
+    mlx_preload: CommaList = Field((), description="local models loaded when the engine starts")
+    mlx_pin: CommaList = Field((), description="local models that are never unloaded")
+    mlx_embedding_models: CommaList = Field((), description="local models that may serve /v1/embeddings")
+    mlx_ttl_s: float = Field(1800, ge=0, description="idle seconds after which a local model is unloaded; 0 never")
+    mlx_memory_gb: float = Field(0, ge=0, description="memory budget of the engine in GiB; 0 is 70 % of the machine's")
+    mlx_draft_model: str = Field("", description="a small local model that drafts for the others")
+    mlx_prefix_dir: str = Field("", description="folder for conversation prefixes that fall out of memory")
+    mlx_engines: CommaList = Field((), description="engines elsewhere, http://mac1:9000,http://mac2:9000")
+    engine_key: SecretStr | None = Field(None, description="key of engines elsewhere")
+    hf_token: SecretStr | None = Field(None, description="Hugging Face token, for gated models")
+
     connect_timeout_s: Seconds = Field(5, description="seconds to connect to a backend")
     first_content_timeout_s: Seconds = Field(10, description="seconds to the first content of a stream")
     answer_timeout_s: Seconds = Field(120, description="seconds to a whole plain answer")
@@ -254,8 +269,10 @@ class Settings(BaseSettings):
 
     redis_url: str = Field("", description="redis://host:6379/0: breakers are shared by all hosts")
 
-    backends: dict[str, BackendOptions] = Field({}, description="BACKENDS__<NAME>__<OPTION>: see BackendOptions")
-    roles: dict[str, str] = Field({}, description="ROLES__<NAME>: further roles")
+    backends: Annotated[dict[str, BackendOptions], NoDecode, BeforeValidator(_json_object)] = Field(
+        {}, description="BACKENDS__<NAME>__<OPTION>: see BackendOptions"
+    )
+    roles: JsonMap = Field({}, description="ROLES__<NAME>: further roles")
 
     @classmethod
     def settings_customise_sources(
@@ -292,6 +309,8 @@ class Settings(BaseSettings):
     def chains(self) -> dict[str, tuple[Choice, ...]]:
         """Every role's chain, by the role's name in lower case."""
         texts = {name.removeprefix("model_"): getattr(self, name) for name in ROLE_FIELDS}
+        for name, target in zip(("small", "medium"), hardware.local_models(), strict=True):
+            texts[name] = texts[name] or target
         texts["judge"] = texts["judge"] or self.model_large
         texts.update(self.roles)
         return {name: parse_chain(text) for name, text in texts.items() if text}
@@ -311,7 +330,8 @@ class Settings(BaseSettings):
         """Return every setting with secrets replaced by ``***``, as ``GET /admin/config`` shows it."""
         shown = self.model_dump(mode="json")
         shown["api_keys"] = ["***"] * len(self.api_keys)
-        return {name: _mask_url(value) if name.endswith("_url") else value for name, value in shown.items()}
+        shown["backends"] = {name: _masked_urls(options) for name, options in shown["backends"].items()}
+        return _masked_urls(shown)
 
 
 ROLE_FIELDS = tuple(
@@ -321,10 +341,13 @@ ROLE_FIELDS = tuple(
 )
 
 
-def _mask_url(value: object) -> object:
-    if not isinstance(value, str) or "@" not in value:
-        return value
-    return re.sub(r"//[^/@]*@", "//***@", value)
+def mask_url(url: str) -> str:
+    """Return an address without the credentials that may stand in it."""
+    return re.sub(r"//[^/]*@", "//***@", url)
+
+
+def _masked_urls(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: mask_url(value) if name.endswith("_url") and value else value for name, value in options.items()}
 
 
 def parse_chain(text: str) -> tuple[Choice, ...]:

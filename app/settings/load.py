@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from app.call import Choice
 from app.settings.derive import BUILT_IN, LOOPBACK
-from app.settings.fields import ROLE_FIELDS, BackendOptions, ConfigError, Settings, parse_chain, read_env_file
+from app.settings.fields import ROLE_FIELDS, BackendOptions, ConfigError, Settings, mask_url, parse_chain, read_env_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +24,7 @@ def load(env_file: Path) -> Settings:
     Raises:
         ConfigError: with one message per mistake.
     """
+    read_env_file(env_file)  # a file that is no text is a mistake like any other
     try:
         settings = Settings(_env_file=env_file if env_file.exists() else None)
     except ValidationError as error:
@@ -46,9 +48,7 @@ def _explain(error: Any) -> str:
 
 def _mistakes(settings: Settings) -> list[str]:
     """Check what concerns more than one setting."""
-    found = _chain_mistakes(settings)
-    if found:
-        return found
+    found = _chain_mistakes(settings) + _address_mistakes(settings)
     found += [
         f"BACKENDS__{name.replace('-', '_').upper()}__BASE_URL: is missing; set it to its OpenAI-compatible address"
         for name, options in settings.backends.items()
@@ -59,9 +59,7 @@ def _mistakes(settings: Settings) -> list[str]:
         for role, what in settings.on_weak_by_role.items()
         if what not in {"polish", "escalate", "serve"}
     ]
-    if settings.runloop_mode == "tunnel" and not {"{port}", "{key}"} <= set(
-        re.findall(r"{.*?}", settings.runloop_tunnel_url)
-    ):
+    if "{port}" not in settings.runloop_tunnel_url or "{key}" not in settings.runloop_tunnel_url:
         found.append("RUNLOOP_TUNNEL_URL: must hold both {port} and {key}")
     if settings.tier_small_max > settings.tier_medium_max:
         found.append("TIER_SMALL_MAX: is larger than TIER_MEDIUM_MAX, so that no call is of medium complexity")
@@ -73,10 +71,32 @@ def _mistakes(settings: Settings) -> list[str]:
     return found
 
 
+def _address_mistakes(settings: Settings) -> list[str]:
+    names = [f"{name.replace('-', '_')}_base_url" for name in BUILT_IN]
+    addresses = {name.upper(): getattr(settings, name, "") for name in names}
+    addresses |= {
+        f"BACKENDS__{name.replace('-', '_').upper()}__BASE_URL": options.base_url or ""
+        for name, options in settings.backends.items()
+    }
+    return [
+        f"{variable}: is not an address; write it like http://127.0.0.1:8080/v1 (it is {mask_url(url)[:80]!r})"
+        for variable, url in addresses.items()
+        if url and not _is_address(url)
+    ]
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def _chain_mistakes(settings: Settings) -> list[str]:
     chains = {name.upper(): getattr(settings, name) for name in ROLE_FIELDS}
     chains |= {f"ROLES__{name.replace('-', '_').upper()}": text for name, text in settings.roles.items()}
-    found = []
+    found = ["ROLES__AUTO: auto is not a role; choose another name"] * ("auto" in settings.roles)
     for name, text in chains.items():
         try:
             choices = parse_chain(text)
@@ -91,10 +111,10 @@ def _alias_mistakes(settings: Settings) -> list[str]:
     roles = {name.removeprefix("model_") for name in ROLE_FIELDS} | set(settings.roles) | {"auto"}
     found = []
     for alias, meaning in settings.model_aliases.items():
-        if meaning.lower() in roles or meaning.startswith(("task/", "pipeline/")):
+        if meaning.lower() in roles:
             continue
         try:
-            choices = parse_chain(meaning)
+            choices = parse_chain(meaning) or (Choice.parse(meaning),)
         except ValueError as error:
             found.append(f"MODEL_ALIASES: {alias!r}: {error}, or a role: {', '.join(sorted(roles))}")
             continue

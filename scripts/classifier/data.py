@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from classifier.generate import Row
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PERMISSIVE = re.compile(r"^(MIT|Apache-2\.0|BSD|CC0|CC-BY-[34]\.0|ODC-By)", re.IGNORECASE)
 """Licences whose rows may shape the shipped weights (attribution is given in the model card)."""
@@ -28,10 +30,10 @@ KIND_RULES = (
     ("summarise", re.compile(r"\bsummari[sz]e\b|摘要|总结|概括|^кратко", re.IGNORECASE)),
     ("extraction", re.compile(r"^\W*(extract|classify|identify)\b|提取|找出|分类|извлеки|情感", re.IGNORECASE)),
     ("math", re.compile(r"^\W*(calculate|solve|compute)\b|^реши|计算|方程", re.IGNORECASE)),
-    ("creative", re.compile(r"\b(poem|haiku|story|essay|song|limerick|slogan|speech|letter|rap|riddle|blog post|tweet)\b"
+    ("creative", re.compile(r"\b(poem|haiku|story|essay|song|limerick|slogan|speech|letter|rap|riddle|tweet)\b"
                             r"|一首诗|故事|文案|作文|一封|стих|рассказ|сказк", re.IGNORECASE)),
-    ("analysis", re.compile(r"\b(compare|difference between|analy[sz]e|pros and cons|what does this)\b|区别|分析|比较|отличается"
-                            r"|Unterschied|diferencia|diferença|différence|違い", re.IGNORECASE)),
+    ("analysis", re.compile(r"\b(compare|difference between|analy[sz]e|pros and cons|what does this)\b|区别|分析|比较"
+                            r"|отличается|Unterschied|diferencia|diferença|différence|違い", re.IGNORECASE)),
 )  # fmt: skip
 
 
@@ -97,14 +99,13 @@ def _many(row: dict[str, Any]) -> Outcome:
     return Outcome(row["prompt"], fails, 0.5, row["source"], row["source"])
 
 
-STEPS_HARDEST = 9
-"""GSM8K solutions of this many steps or more are taken as failed by a weak model every second time."""
-
-
 def steps(directory: Path) -> list[Outcome]:
-    """Return the GSM8K prompts; the number of steps stands for the chance that a weak model fails (no outcome is known)."""
+    """Return the GSM8K prompts; their number of steps stands for the chance that a weak model fails.
+
+    No outcome is known. Two steps count 0.03, ten or more 0.93, in a line between.
+    """
     return [
-        Outcome(row["prompt"], 0.5 * min(row["steps"], STEPS_HARDEST) / STEPS_HARDEST, 0.3, row["source"], "gsm8k")
+        Outcome(row["prompt"], 0.03 + 0.9 * min(max(row["steps"] - 2, 0) / 8, 1.0), 1.0, row["source"], "gsm8k")
         for row in _lines(directory / "gsm8k_train_steps.jsonl")
         if permitted(row["license"])
     ]

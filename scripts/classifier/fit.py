@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from app.route import features as f
-from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
+from app.route import features as f
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
 LEXICON = Path(__file__).with_name("lexicon.txt")
-COLUMNS = f.ROWS + f.SKELETON + f.SHAPE + f.NUMBERS
+COLUMNS = f.ROWS + f.SKELETON + f.SHAPE
 
 
 def lexicon() -> f.Lexicon:
@@ -46,13 +51,12 @@ def matrix(prompts: Iterable[str], words: f.Lexicon) -> sparse.csr_matrix:
 
 
 def _row(found: f.Features) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    dense = np.concatenate((found.shape, found.numbers))
-    used = np.flatnonzero(dense)
+    used = np.flatnonzero(found.shape)
     column = np.concatenate((found.rows, found.skeleton + f.ROWS, used + f.ROWS + f.SKELETON))
     value = np.concatenate((
-        np.full(len(found.rows), f.row_scale(len(found.rows))),
-        np.full(len(found.skeleton), f.skeleton_scale(len(found.skeleton))),
-        dense[used],
+        f.row_values(len(found.rows)),
+        f.skeleton_values(len(found.skeleton)),
+        found.shape[used],
     ))  # fmt: skip
     return column, value
 
@@ -72,7 +76,7 @@ def fit(
     target = np.concatenate(((label > 0).astype(int), np.zeros(int(soft.sum()), int)))
     share = np.concatenate((np.where(soft, weight * label, weight), (weight * (1 - label))[soft]))
     model = LogisticRegression(
-        C=strength, solver="liblinear", dual=True, max_iter=200, tol=1e-3, random_state=0, intercept_scaling=4.0
+        C=strength, solver="liblinear", dual=True, max_iter=1000, tol=1e-2, random_state=0, intercept_scaling=4.0
     )
     model.fit(rows, target, share)
     return np.concatenate((model.coef_[0], model.intercept_))

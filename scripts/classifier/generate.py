@@ -27,7 +27,7 @@ SNIPPETS = (
     "func Sum(xs []int) int {\n\tt := 0\n\tfor _, x := range xs { t += x }\n\treturn t\n}",
     'fn main() { let s = String::from("a"); let t = s; println!("{}", s); }',
     ".card { display: flex; margin: 0 auto }",
-    "class Stack:\n    def __init__(self):\n        self.items = []\n    def pop(self):\n        return self.items.pop(0)",
+    "class Stack:\n    def __init__(self):\n        self.items = []\n    def pop(self): return self.items.pop(0)",
     "try:\n    value = int(text)\nexcept:\n    pass",
     "UPDATE users SET active = 1 WHERE last_login > NOW()",
     "useEffect(() => { setCount(count + 1) })",
@@ -37,7 +37,7 @@ SNIPPETS = (
 
 SIGNATURES = (
     'def median(values: list[float]) -> float:\n    """Return the median of the values."""',
-    'def parse_duration(text: str) -> int:\n    """Parse "1h30m" into seconds.\n\n    >>> parse_duration("1h")\n    3600\n    """',
+    'def parse_duration(text: str) -> int:\n    """Parse "1h30m".\n\n    parse_duration("1h") -> 3600\n    """',
     "/**\n * Returns the longest common prefix of the strings.\n */\nfunction longestPrefix(strings) {",
     "public static boolean isPrime(int n) {\n    // TODO",
     "// Reverse the linked list and return its new head\nListNode* reverse(ListNode* head) {",
@@ -45,6 +45,9 @@ SIGNATURES = (
     "# write a function that returns the n largest items\ndef largest(items, n):",
     "class LRUCache:\n    def __init__(self, capacity: int):\n        ...\n    def get(self, key: int) -> int:",
 )
+
+PASTED = 0.08
+"""Share of the English prompts that are followed by pasted text: what is asked must not drown in it."""
 
 _SLOT = re.compile(r"\{(\w+)\}")
 _CHOICE = re.compile(r"(?<!\\)\(([^()]*(?<!\\)\|[^()]*)\)")
@@ -69,6 +72,9 @@ def generate(seed: int = 7, *, each: int = 40, other: int = 24) -> list[Row]:
     for kind, lang, template in templates:
         for _ in range(each if lang == "en" else other):
             prompt = _style(_fill(template, slots, rng), rng)
+            if lang == "en" and rng.random() < PASTED:
+                pasted = rng.choices(slots["para"] + slots["fact"], k=rng.randint(1, 12))
+                prompt = f"{prompt}\n\n{' '.join(pasted)}"
             rows.setdefault(prompt, Row(prompt, int(kind == "code"), kind, f"templates_{lang}", lang, "CC0-1.0"))
     return [*rows.values(), *_singles()]
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse
-
 from classifier import fit
-from classifier.generate import Row
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from classifier.generate import Row
+    from scipy import sparse
 
 KEYWORDS = (
     "code", "function", "implement", "class", "script", "program", "api", "debug", "algorithm", "python", "javascript",
@@ -46,7 +49,13 @@ def by_slice(rows: Sequence[Row], score: NDArray[np.float64], keys: Sequence[str
         print(f"  {'':20s} keywords {prf(label[at], words[at])}")
 
 
-SIBLINGS = {"ru_alpaca_seed": "instruct", "self_instruct_seed": "instruct", "BELLE_eval": "instruct"}
+SIBLINGS = {
+    "routellm_mmlu": "mmlu",
+    "MMLU_cs": "mmlu",
+    "ru_alpaca_seed": "instruct",
+    "self_instruct_seed": "instruct",
+    "BELLE_eval": "instruct",
+}
 """Sources that are translations of each other are held out together."""
 
 

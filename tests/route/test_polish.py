@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - an injection in Chinese is in Chinese
 """The polish call: what is data stays data, whatever it says."""
 
 from __future__ import annotations

@@ -1,0 +1,108 @@
+"""``sluice doctor``: what stands in the way, each finding with its remedy. Calls no paid model."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import httpx
+
+from app.settings import hardware
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from app.call import BackendConfig
+    from app.settings import Settings
+
+Level = Literal["ok", "note", "problem"]
+_TIMEOUT_S = 5.0
+_GIB = 1 << 30
+_DISK_GIB = 5.0
+"""Room for the larger of the default models."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    level: Level
+    about: str
+    told: str
+    remedy: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """Return the finding as plain JSON."""
+        return asdict(self)
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Look at everything."""
+    return [*_machine(settings), *_roles(settings), *asyncio.run(_backends(settings))]
+
+
+def _in_use(settings: Settings) -> set[str]:
+    return {choice.target.backend for chain in settings.chains.values() for choice in chain}
+
+
+def _machine(settings: Settings) -> Iterator[Finding]:
+    small, medium = hardware.local_models()
+    memory = hardware.memory_bytes() / _GIB
+    missing = settings.backend_configs["mlx"].problem
+    if missing is not None:
+        yield Finding("note", "local models", missing, "see above; without it every call goes to a backend elsewhere")
+    else:
+        why = "Apple Silicon" if sys.platform == "darwin" else "a Linux CPU, where small unquantised models are fastest"
+        yield Finding("ok", "local models", f"{small} and {medium}: this is {why}, with {memory:.0f} GiB of memory")
+    cache = Path.home() / ".cache"
+    free = shutil.disk_usage(cache if cache.exists() else Path.home()).free / _GIB
+    if free < _DISK_GIB:
+        yield Finding("problem", "disk", f"{free:.1f} GiB free", "free some, or set HF_HOME to a larger disk")
+    else:
+        yield Finding("ok", "disk", f"{free:.0f} GiB free for model files")
+
+
+def _roles(settings: Settings) -> Iterator[Finding]:
+    usable = [
+        role
+        for role, chain in settings.chains.items()
+        if any(settings.backend_configs[choice.target.backend].problem is None for choice in chain)
+    ]
+    if not usable:
+        yield Finding(
+            "problem", "roles", "not one role has a usable target", "set a key, e.g. GROQ_API_KEY, or install [local]"
+        )
+    else:
+        yield Finding("ok", "roles", f"usable: {', '.join(usable)}")
+
+
+async def _backends(settings: Settings) -> list[Finding]:
+    configs = [config for config in settings.backend_configs.values() if config.name != "mlx" or config.engines]
+    async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
+        found = list(await asyncio.gather(*(_backend(client, config) for config in configs)))
+    used = _in_use(settings)
+    return [each if each.about in used or each.level != "problem" else replace(each, level="note") for each in found]
+
+
+async def _backend(client: httpx.AsyncClient, config: BackendConfig) -> Finding:
+    """Ask a backend for its list of models: that costs nothing, and tells whether it is there and takes the key."""
+    if config.problem is not None:
+        return Finding("note", config.name, "not in use", config.problem)
+    headers = {"authorization": f"Bearer {config.api_key}"} if config.api_key else {}
+    url = (config.engines[0].removesuffix("/v1") + "/v1") if config.engines else config.base_url
+    try:
+        answer = await client.get(f"{url}/models", headers=headers)
+    except httpx.HTTPError as error:
+        return Finding(
+            "problem",
+            config.name,
+            f"{url} cannot be reached: {type(error).__name__}",
+            "check the address and the network",
+        )
+    if answer.status_code in {401, 403}:
+        return Finding("problem", config.name, f"{url} refuses the key ({answer.status_code})", "set a valid key")
+    return Finding("ok", config.name, f"{url} answers ({answer.status_code})")

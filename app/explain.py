@@ -1,0 +1,45 @@
+"""A routing decision in words, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ON_WEAK = {
+    "polish": "a weak one goes to the role polish, and the better of the two is served",
+    "escalate": "a weak one is asked anew of the next tier, and the better of the two is served",
+    "serve": "a weak one is served as it is, and the headers say so",
+}
+
+
+def explain(told: dict[str, Any]) -> str:
+    """Return in words what ``POST /v1/route`` tells."""
+    return "\n".join([*_verdict(told["verdict"]), *_plan(told["plan"]), *_after(told["plan"])])
+
+
+def _verdict(verdict: dict[str, Any]) -> Iterator[str]:
+    kind, complexity = verdict["kind"] or "unjudged", verdict["complexity"] or "unknown"
+    tokens = verdict["prompt_tokens"]
+    size = "" if tokens is None else f", about {tokens} prompt tokens"
+    yield f"Verdict: {kind}, complexity {complexity} of 10{size}"
+    yield from (f"  because {reason}" for reason in verdict["reasons"])
+
+
+def _plan(plan: dict[str, Any]) -> Iterator[str]:
+    first, *others = plan["candidates"]
+    yield f"Goes to: {first}" + (f", as role {plan['role']}" if plan["role"] else "")
+    yield from (f"  because {reason}" for reason in plan["why"])
+    if others:
+        yield f"  if that fails, then {', then '.join(others)}"
+    yield from (f"  not {each['target']}: {each['why']}" for each in plan["skipped"])
+    if plan["dropped_turns"]:
+        yield f"  without the {plan['dropped_turns']} oldest turns, which do not fit"
+
+
+def _after(plan: dict[str, Any]) -> Iterator[str]:
+    if not plan["check"]:
+        yield "The answer is served as it comes: a target that was asked for by name is not checked."
+    else:
+        yield f"The answer is checked; {_ON_WEAK[plan['on_weak']]}."

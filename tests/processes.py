@@ -1,0 +1,76 @@
+"""Gateways as processes of their own, for what only a process can show: signals, workers, memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httpx
+
+from tests.guard.redis_server import free_port
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@dataclass
+class Served:
+    """A gateway in a process of its own."""
+
+    process: Process
+    client: httpx.AsyncClient
+    port: int
+
+    async def leave(self, within_s: float = 20.0) -> int:
+        """Send SIGTERM and return the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return await asyncio.wait_for(self.process.wait(), within_s)
+
+    def children(self) -> set[int]:
+        """Return the process ids of its children."""
+        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as file:  # noqa: PTH123
+            return {int(pid) for pid in file.read().split()}
+
+    def rss_mb(self) -> float:
+        """Return its resident memory in MiB."""
+        with open(f"/proc/{self.process.pid}/statm") as file:  # noqa: PTH123
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@contextlib.asynccontextmanager
+async def served(env_file: Path, text: str) -> AsyncIterator[Served]:
+    """Run ``python -m app serve`` with this text as its ``.env``, until it answers."""
+    port = free_port()
+    env_file.write_text(f"PORT={port}\nLOG_LEVEL=error\n{text}")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app", "serve", "--env-file", str(env_file), stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60, limits=limits) as client:
+            await _answers(client)
+            yield Served(process, client, port)
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), 10)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _answers(client: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                await client.get("/health/live")
+                return
+            await asyncio.sleep(0.05)

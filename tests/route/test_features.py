@@ -1,0 +1,81 @@
+"""Words, hashes and lexicon: the parts of the pass that the classifier rests on."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.route import features as f
+
+
+def cut(text: str) -> list[str]:
+    found = f.words(text)
+    return [found.text[a:b] for a, b in zip(found.start, found.end, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Write a C++ function", ["Write", "a", "C++", "function"]),
+        ("fast_lookup(x)=1", ["fast", "lookup", "x", "1"]),
+        ("Напиши функцию", ["Напиши", "функцию"]),
+        ("写一个 script", ["写", "一", "个", "script"]),
+        ("スクリプトを書く", ["スクリプト", "を", "書", "く"]),
+        ("", []),
+        ("?!", []),
+    ],
+)
+def test_words(text: str, expected: list[str]) -> None:
+    assert cut(text) == expected
+
+
+@given(st.text(st.characters(), max_size=200))
+def test_ascii_path_and_general_path_cut_alike(text: str) -> None:
+    plain = text.encode("ascii", "replace").decode()
+    assert cut(plain) == cut(f"{plain} é")[:-1]
+
+
+def key(text: str) -> int:
+    return f.entry_key(text)
+
+
+def test_same_word_same_hash_wherever_it_stands() -> None:
+    one = f.words("code")
+    far = f.words("please read the long code")
+    assert one.keys[1] in far.keys
+
+
+def test_case_accents_width_and_digits_do_not_matter() -> None:
+    assert key("Función") == key("funcion") == key("\uff26\uff35\uff2e\uff23\uff29\uff2f\uff2e")
+    assert key("v1 2") == key("v7 9")
+    assert key("й") != key("и")
+
+
+def test_lexicon_finds_words_phrases_and_stems() -> None:
+    entries = {f.entry_key("unit test"): 4, f.entry_key("test"): 5, f.entry_key("функц*"): 6, f.entry_key("正则表"): 7}
+    lexicon = f.build_lexicon(entries)
+    _, found = f.extract("a unit test, a test, функциями 正则表达式", lexicon)
+    assert found.hits == [(1, 4), (2, 5), (4, 5), (5, 6), (6, 7)]
+
+
+@pytest.mark.parametrize("entry", ["one two three four", "", "abc*", "abcdefg*"])
+def test_entries_that_cannot_be_found_are_refused(entry: str) -> None:
+    with pytest.raises(ValueError, match=r"stem|words long"):
+        f.entry_key(entry)
+
+
+def test_clip_keeps_both_ends() -> None:
+    text = "start " + "x" * 400_000 + " end"
+    kept = f.clip(text)
+    assert len(kept) == f.HEAD + f.TAIL + 1
+    assert kept.startswith("start ")
+    assert kept.endswith(" end")
+
+
+@given(st.text(st.characters(), max_size=1500))
+def test_columns_stay_in_their_tables(text: str) -> None:
+    _, found = f.extract(f.clip(text), f.build_lexicon({}))
+    assert ((found.rows >= 0) & (found.rows < f.ROWS)).all()
+    assert ((found.skeleton >= 0) & (found.skeleton < f.SKELETON)).all()
+    assert len(found.shape) == f.SHAPE

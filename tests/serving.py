@@ -1,0 +1,80 @@
+"""The gateway as a program: ``python -m app serve`` in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+_ROOT = Path(__file__).parents[1]
+
+
+@dataclass
+class Program:
+    """A gateway that serves.
+
+    Attributes:
+        client: each of its calls has a connection of its own, which any worker may accept.
+        pid: the process that was started; with several workers their parent.
+    """
+
+    client: httpx.AsyncClient
+    pid: int
+    env: Path
+
+    def workers(self) -> list[int]:
+        """Return the pids of its children that serve."""
+        found = []
+        for pid in (int(each) for each in os.listdir("/proc") if each.isdigit()):
+            with contextlib.suppress(OSError, IndexError):
+                parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+                if parent == self.pid and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+        return sorted(found)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.asynccontextmanager
+async def program(env: Path, text: str) -> AsyncIterator[Program]:
+    """Run the program with this text as its ``.env``; it must end with status 0."""
+    port = _free_port()
+    env.write_text(f"PORT={port}\n{text}")
+    command = [sys.executable, "-m", "app", "serve", "--env-file", str(env)]
+    process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        fresh = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10, limits=fresh) as client:
+            await _live(client, process)
+            yield Program(client, process.pid, env)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 15) == 0
+    finally:
+        process.kill()
+        process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
+
+
+async def _live(client: httpx.AsyncClient, process: subprocess.Popen[bytes]) -> None:
+    async with asyncio.timeout(30):
+        while process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get("/health/live")).status_code == 200:
+                    return
+            await asyncio.sleep(0.02)
+    raise AssertionError("it ended")

@@ -1,0 +1,57 @@
+"""Several workers: one that is killed is replaced, and the others serve meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from tests.failure_play import call
+from tests.processes import served
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.upstream import Upstream
+
+
+def workers_of(children: set[int]) -> set[int]:
+    """Return which children serve: multiprocessing's resource tracker is none of them."""
+    return {child for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()}
+
+
+async def test_a_killed_worker_is_replaced_while_the_other_serves(up: Upstream, tmp_path: Path) -> None:
+    text = f"BACKENDS__UP__BASE_URL={up.url}\nWORKERS=2\n"
+    async with served(tmp_path / ".env", text) as gateway:
+        before = await _two(gateway.children)
+        victim = min(before)
+        os.kill(victim, signal.SIGKILL)
+        ended = [await _fresh_call(gateway.port) for _ in range(30)]
+        assert ended.count("whole") >= 29  # the victim may have had one in hand
+        after = await _two(gateway.children, without=victim)
+        assert after != before
+        assert [await _fresh_call(gateway.port) for _ in range(20)] == ["whole"] * 20
+        assert await gateway.leave() == 0
+
+
+async def _two(children: Callable[[], set[int]], without: int = 0) -> set[int]:
+    """Wait until two workers run."""
+    async with asyncio.timeout(20):
+        while True:
+            found = workers_of(children()) - {without}
+            if len(found) == 2:
+                return found
+            await asyncio.sleep(0.1)
+
+
+async def _fresh_call(port: int) -> str:
+    """Call over a connection of its own, so that any worker may get it."""
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+            return (await call(client, "up/m", stream=True)).outcome
+    except httpx.TransportError as error:
+        return repr(error)
