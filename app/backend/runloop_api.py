@@ -26,7 +26,7 @@ _HOLD_S = 20
 """How long the API may hold a wait for a status; it answers 408 after at most 30 s (its OpenAPI text)."""
 _TIMEOUT_S = 30.0
 _STDIN_CHARS = 64 * 1024
-SERVE = "OLLAMA_HOST=0.0.0.0:11434 nohup ollama serve >/tmp/ollama.log 2>&1 &"
+SERVE = 'OLLAMA_HOST=0.0.0.0:11434 nohup ollama serve >>"$HOME/ollama.log" 2>&1 &'
 """Starts Ollama. On all addresses: one that listens on loopback alone refuses the tunnel's Host header with a 403."""
 _TIMED_OUT = 408
 _CONFLICT = frozenset({400, 409, 412})
