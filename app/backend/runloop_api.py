@@ -41,17 +41,19 @@ class RunloopControl:
     def __init__(self, options: DevboxOptions) -> None:
         self._options = options
         self._client: AsyncRunloop | None = None
+        self._http: httpx.AsyncClient | None = None
         self._building = asyncio.Lock()
 
     async def _sdk(self) -> AsyncRunloop:
         async with self._building:
             if self._client is None:
                 module = await asyncio.to_thread(importlib.import_module, "runloop_api_client")
+                self._http = httpx.AsyncClient(timeout=httpx.Timeout(_TIMEOUT_S, connect=5.0))
                 self._client = module.AsyncRunloop(
                     bearer_token=self._options.api_key,
                     base_url=self._options.api_url,
                     max_retries=1,  # whoever waits has other candidates; a failed wake rests before the next
-                    http_client=httpx.AsyncClient(timeout=httpx.Timeout(_TIMEOUT_S, connect=5.0)),
+                    http_client=self._http,
                 )
             return self._client
 
@@ -104,7 +106,7 @@ class RunloopControl:
         from runloop_api_client import APIStatusError
         from runloop_api_client.types import DevboxView
 
-        sdk = (await self._sdk()).with_options(max_retries=0)
+        sdk = await self._sdk()
         with _told("wait for the devbox", box_id):
             while True:
                 try:
@@ -113,6 +115,7 @@ class RunloopControl:
                             f"/v1/devboxes/{box_id}/wait_for_status",
                             body={"statuses": list(statuses), "timeout_seconds": _HOLD_S},
                             cast_to=DevboxView,
+                            options={"max_retries": 0},
                         )
                     )
                 except APIStatusError as error:
@@ -156,8 +159,8 @@ class RunloopControl:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            await self._client.close()
+        if self._http is not None:
+            await self._http.aclose()
 
 
 class Execution:
@@ -171,10 +174,13 @@ class Execution:
 
         Nothing is sent twice: a repeated piece would be in the input twice.
         """
-        executions = self._sdk.with_options(max_retries=0).devboxes.executions
         for at in range(0, len(text), _STDIN_CHARS):
-            await executions.send_std_in(self._id, devbox_id=self._box_id, text=text[at : at + _STDIN_CHARS])
-        await executions.send_std_in(self._id, devbox_id=self._box_id, signal="EOF")
+            await self._send({"text": text[at : at + _STDIN_CHARS]})
+        await self._send({"signal": "EOF"})
+
+    async def _send(self, body: dict[str, str]) -> None:
+        path = f"/v1/devboxes/{self._box_id}/executions/{self._id}/send_std_in"
+        await self._sdk.post(path, body=body, cast_to=object, options={"max_retries": 0})
 
     async def output(self) -> AsyncGenerator[str]:
         """Yield the standard output, all of it, as it comes; the consumer closes this generator.

@@ -264,7 +264,7 @@ class Box:
     async def _up(self) -> None:
         """See that the box runs and that its Ollama answers; once for all models."""
         async with self._lock:
-            if self._clock() - self._looked < _DOUBT_S:
+            if self._clock() - self._looked < min(_DOUBT_S, self._idle_s / 2):
                 return
             try:
                 async with asyncio.timeout(self.options.wake_timeout_s):
@@ -336,6 +336,7 @@ class Box:
         if not pull and not has(self.known, model):
             self._become("ready")
             raise self._missing(model)
+        self.enter()
         try:
             if not has(self.known, model):
                 self._become("pulling", model)
@@ -345,6 +346,8 @@ class Box:
         except BackendError as error:
             self._fail(model, error)
             raise
+        finally:
+            self.leave(well=False)
 
     def _missing(self, model: str) -> BackendError:
         message = f"{model} is not on the devbox of {self._name}; a model that a role names is downloaded."

@@ -25,7 +25,7 @@ INJECTIONS = [
     "'; touch pwned5; echo '",
     "line\ntouch pwned6\n",
     "; rm -rf . ; touch pwned7",
-    "a\x00b; touch pwned8",
+    "${HOME:-$(touch pwned8)}\ttouch pwned8\r\ntouch pwned8",
     "| tee pwned9 && touch pwned9 & ${IFS}touch${IFS}pwned9 > pwned9",
     "EOF\ntouch pwned10\n\x04\\\u2028$'touch pwned10' %s %n !touch",
 ]

@@ -152,6 +152,8 @@ async def test_no_prompt_is_ever_executed(stub: RunloopStub, start: Start, mode:
             assert answer.status_code == 200, answer.text
         told = [each.body["messages"][0]["content"] for each in box.ollama.log if each.path.endswith("/completions")]
         assert told == INJECTIONS
+        refused = await sluice.chat("code", "a\x00b; touch pwned11", stream=stream)
+        assert refused.status_code == 400
         assert not [path for path in box.home.rglob("*pwned*")]
         assert len(set(box.commands)) <= 4
         assert not any("pwned" in command for command in box.commands)
