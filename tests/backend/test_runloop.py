@@ -155,7 +155,7 @@ async def test_no_prompt_is_ever_executed(stub: RunloopStub, start: Start, mode:
         refused = await sluice.chat("code", "a\x00b; touch pwned11", stream=stream)
         assert refused.status_code == 400
         assert not [path for path in box.home.rglob("*pwned*")]
-        assert len(set(box.commands)) <= 4
+        assert len(set(box.commands)) <= 5  # Ollama itself; list, pull, load; answer
         assert not any("pwned" in command for command in box.commands)
 
 

@@ -77,6 +77,7 @@ class StubBox:
         self.resumes = self.kept_alive = self.launches = 0
         self.used = time.monotonic()
         self.commands: list[str] = []
+        self._stopping = asyncio.Lock()
         self.executions: dict[str, Running] = {}
         self._told = told
         self._url = url
@@ -157,7 +158,8 @@ class StubBox:
 
     async def start_ollama(self, host: str) -> None:
         """Answer at the box's port."""
-        await self.ollama.start()
+        async with self._stopping:
+            await self.ollama.start()
         (self.home / ".ollama-port").write_text(str(self.ollama.port))
         self.ollama_host, self.serving = host, True
         self.serves += 1
@@ -165,8 +167,9 @@ class StubBox:
 
     async def stop_ollama(self) -> None:
         """Stop answering; connections under way are reset."""
-        self.serving = False
-        await self.ollama.stop()
+        async with self._stopping:
+            self.serving = False
+            await self.ollama.stop()
         self._told()
 
     def view(self) -> dict[str, Any]:

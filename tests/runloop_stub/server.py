@@ -183,7 +183,8 @@ class RunloopStub:
     async def _boot(self, box: StubBox, status: str) -> None:
         box.become(status)
         await asyncio.sleep(self.resume_s)
-        await box.boot()
+        if box.status == status:  # nobody has shut it down meanwhile
+            await box.boot()
 
     async def _list(self, _: web.Request) -> web.Response:
         return web.json_response({"devboxes": [box.view() for box in self.boxes.values()], "has_more": False})
