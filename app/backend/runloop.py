@@ -58,12 +58,22 @@ class Inside:
             self._enter((ROOT, {}, ExecuteClient(self._control, view.id)))
             await self._answers(view)
             return
-        self._through(view.tunnel or await self._control.tunnel(view.id))
-        try:
-            await self._answers(view)
-        except _RefusedError:  # the token may be of yesterday
-            self._through(await self._control.tunnel(view.id))
-            await self._answers(view)
+        tunnel = view.tunnel or await self._control.tunnel(view.id)
+        for last in (False, False, True):
+            self._through(tunnel)
+            try:
+                await self._answers(view)
+            except _RefusedError:
+                if last:
+                    raise
+                tunnel = await self._renewed(view.id, tunnel)
+            else:
+                return
+
+    async def _renewed(self, box_id: str, refused: Tunnel) -> Tunnel:
+        """Return the tunnel that another process has opened meanwhile, else a new one."""
+        found = (await self._control.view(box_id)).tunnel
+        return found if found is not None and found != refused else await self._control.tunnel(box_id)
 
     def _through(self, tunnel: Tunnel) -> None:
         root = self._options.tunnel_url.replace("{port}", str(_PORT)).replace("{key}", tunnel.key)
@@ -80,7 +90,7 @@ class Inside:
             try:
                 await self.models()
             except BackendError as error:
-                if error.reason is Reason.DEAD_KEY:
+                if error.reason in {Reason.DEAD_KEY, Reason.MODEL_MISSING}:  # 401, 403; 404: there is no such tunnel
                     raise _RefusedError(view.id, error) from error
             else:
                 return
@@ -108,8 +118,8 @@ class _RefusedError(BackendError):
     def __init__(self, box_id: str, error: BackendError) -> None:
         super().__init__(
             Reason.NOT_READY,
-            f"The tunnel to the devbox {box_id} answered {error.status}: its token was refused, or the Ollama on the "
-            "devbox listens on 127.0.0.1 alone; start it with OLLAMA_HOST=0.0.0.0, or set RUNLOOP_MODE=execute.",
+            f"The tunnel to the devbox {box_id} answered {error.status}: it or its token was refused, or the Ollama "
+            "on the devbox listens on 127.0.0.1 alone; start it with OLLAMA_HOST=0.0.0.0, or set RUNLOOP_MODE=execute.",
             status=503,
             code="tunnel_refused",
         )

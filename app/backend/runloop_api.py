@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from runloop_api_client import AsyncRunloop
     from runloop_api_client.types import DevboxView
+    from runloop_api_client.types.devbox_create_params import Tunnel as TunnelWish
 
     from app.call import DevboxOptions
 
@@ -74,12 +75,14 @@ class RunloopControl:
     async def create(self) -> BoxView:
         """Create a box that starts Ollama whenever it starts, and that Runloop suspends once it is idle."""
         sdk = await self._sdk()
+        tunnel: TunnelWish = {"auth_mode": "authenticated", "http_keep_alive": True, "wake_on_http": False}
         with _told("create a devbox from the blueprint", self._options.blueprint_id):
             return _seen(
                 await sdk.devboxes.create(
                     blueprint_id=self._options.blueprint_id,
                     name="sluice-ollama",
                     metadata={_OWNER: self._options.blueprint_id},
+                    tunnel=tunnel if self._options.tunnel else None,
                     launch_parameters={
                         "launch_commands": [SERVE],
                         "lifecycle": {

@@ -158,7 +158,7 @@ class Box:
         self.known: frozenset[str] = frozenset()
         self._name, self._control, self._door, self._hook, self._clock = name, control, door, hook, clock
         self._lock = asyncio.Lock()
-        self._wakes: dict[str, asyncio.Task[None]] = {}
+        self._wakes: dict[str, tuple[asyncio.Task[None], float]] = {}
         self._loaded: set[str] = set()
         self._id = options.devbox_id
         self._idle_s = _UNKNOWN_IDLE_S
@@ -200,11 +200,8 @@ class Box:
         if model in self._loaded and self._clock() - self._seen < self._idle_s / 2:
             return
         self._refuse(model, pull=pull)
-        wake = self._wakes.get(model)
-        if wake is None:
-            wake = self._wakes[model] = asyncio.create_task(self._wake(model, pull=pull))
-            wake.add_done_callback(lambda done: self._woken(model, done))
-        patience_s = self._patience_s(alone=alone)
+        wake, began = self._waking(model, pull=pull)
+        patience_s = self._patience_s(began, alone=alone)
         left_s = deadline - asyncio.get_running_loop().time()
         await asyncio.wait({wake}, timeout=max(0.0, min(patience_s, left_s)))
         if wake.done():
@@ -216,9 +213,21 @@ class Box:
             raise BackendError(Reason.DEADLINE, "The call's deadline has passed.", status=504, code="deadline_exceeded")
         raise self._cold()
 
-    def _patience_s(self, *, alone: bool) -> float:
-        if alone or self.options.wait:
+    def _waking(self, model: str, *, pull: bool) -> tuple[asyncio.Task[None], float]:
+        """Return the wake that is under way, or begin one; and since when."""
+        found = self._wakes.get(model)
+        if found is None:
+            wake = asyncio.create_task(self._wake(model, pull=pull))
+            found = self._wakes[model] = (wake, self._clock())
+            wake.add_done_callback(lambda done: self._woken(model, done))
+        return found
+
+    def _patience_s(self, began: float, *, alone: bool) -> float:
+        """Return how long a call waits; what came later does not begin to wait anew for a long download."""
+        if alone:
             return self.options.wake_timeout_s
+        if self.options.wait:
+            return max(0.0, self.options.wake_timeout_s - (self._clock() - began))
         return _GRACE_S if self.shown()[0] == "ready" else 0.0
 
     def _refuse(self, model: str, *, pull: bool) -> None:
@@ -388,7 +397,7 @@ class Box:
 
     async def close(self) -> None:
         """Stop waking, and close the connections."""
-        tasks = [*self._wakes.values(), *([self._pulse] if self._pulse else [])]
+        tasks = [*(wake for wake, _ in self._wakes.values()), *([self._pulse] if self._pulse else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from tests.backend.runloop_case import INJECTIONS, MODEL, TARGET, env, metric, ready, said
+from tests.conftest import running
 from tests.runloop_stub import RunloopStub
 
 if TYPE_CHECKING:
@@ -78,14 +79,20 @@ async def test_a_box_is_created_from_the_blueprint_sleeps_when_idle_and_wakes_ag
         assert stub.count("/v1/devboxes") == 4  # listed, created, listed again; and listed to wake it
 
 
-async def test_two_gateways_share_the_box_that_was_first(stub: RunloopStub, start: Start, tmp_path: Path) -> None:
-    from tests.conftest import running
-
+async def test_two_gateways_share_the_box_that_was_first(stub: RunloopStub, tmp_path: Path) -> None:
     settings = env(stub, QWEN_OLLAMA_BLUEPRINT_ID="bpt_1")
     async with running(tmp_path / "a.env", settings) as one, running(tmp_path / "b.env", settings) as two:
         answers = await asyncio.gather(one.chat("code", "SAY one"), two.chat("code", "SAY two"))
         assert [said(answer) for answer in answers] == ["one", "two"]
         assert [box.status for box in stub.boxes.values()].count("running") == 1
+
+
+async def test_two_gateways_agree_on_a_tunnel(stub: RunloopStub, tmp_path: Path) -> None:
+    settings = env(stub, await stub.add())
+    async with running(tmp_path / "a.env", settings) as one, running(tmp_path / "b.env", settings) as two:
+        for _ in range(2):
+            answers = await asyncio.gather(one.chat("code", "SAY one"), two.chat("code", "SAY two"))
+            assert [said(answer) for answer in answers] == ["one", "two"]
 
 
 async def test_a_long_answer_keeps_its_box_awake(stub: RunloopStub, start: Start) -> None:
@@ -123,7 +130,7 @@ async def test_a_cold_box_is_waited_for_where_nobody_else_can_answer(stub: Runlo
 async def test_a_call_waits_no_longer_than_it_should(stub: RunloopStub, start: Start, up: Upstream) -> None:
     box = await stub.add(status="suspended")
     stub.resume_s = 30
-    async with start(env(stub, box, chain=f"{TARGET},up/groq", RUNLOOP_WAKE_TIMEOUT_S=0.3), up=up) as sluice:
+    async with start(env(stub, box, chain=f"{TARGET},up/groq", RUNLOOP_WAKE_TIMEOUT_S=2), up=up) as sluice:
         answer = await sluice.chat("code", "SAY hi")
         assert answer.headers["x-sluice-target"] == "up/groq"
         assert box.resumes == 1

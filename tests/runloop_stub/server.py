@@ -173,6 +173,8 @@ class RunloopStub:
         asked = await request.json()
         box = self._new(asked.get("launch_parameters") or {})
         box.metadata, box.blueprint_id = asked.get("metadata") or {}, asked.get("blueprint_id")
+        if asked.get("tunnel"):
+            self._tunnel(box, asked["tunnel"])
         if box.blueprint_id in self.broken_blueprints:
             box.failure = "launch command failed"
             box.become("failure")
@@ -228,6 +230,10 @@ class RunloopStub:
         box, asked = self._box(request), await request.json()
         if box.status != "running":
             return _error(400, "The devbox is not running.")
+        return web.json_response(self._tunnel(box, asked))
+
+    @staticmethod
+    def _tunnel(box: StubBox, asked: dict[str, Any]) -> dict[str, Any]:
         open_ = asked.get("auth_mode", "open") == "open"
         box.tunnel = {
             "auth_mode": "open" if open_ else "authenticated",
@@ -237,7 +243,7 @@ class RunloopStub:
             "wake_on_http": asked.get("wake_on_http", False),
             "tunnel_key": secrets.token_hex(8),
         }
-        return web.json_response(box.tunnel)
+        return box.tunnel
 
     # -- commands ------------------------------------------------------------------------------------------------------
 
