@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from app import __version__
 from app.api import errors, ops
 from app.api.admin import admin
 from app.api.calls import CallEndpoint
-from app.api.edge import Edge
+from app.api.edge import Cors, Edge
 from app.gateway import Gateway
 from app.guard.lanes import Lanes
 from app.life import life
@@ -57,7 +56,7 @@ def create_app(live: Live | None = None) -> FastAPI:
     app.include_router(admin)
     errors.install(app)
     app.add_middleware(
-        CORSMiddleware,
+        Cors,
         allow_origins=list(settings.cors_origins),
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],

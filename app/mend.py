@@ -100,10 +100,12 @@ class Mender:
     async def _escalate(self, draft: Answer) -> Answer:
         """Ask the nearest tier above that somebody serves who was not asked yet."""
         asked = (draft.target, *(attempt.target for attempt in self.trace.attempts))
-        body = {name: value for name, value in self.ask.body.items() if name not in {"models", "stream_options"}}
+        body = {
+            name: value for name, value in self.ask.body.items() if name not in {"models", "stream", "stream_options"}
+        }
         for role in tiers_above(self.plan.role):
             with contextlib.suppress(_Nobody):
-                return await self._other(body | {"stream": False}, role, asked)
+                return await self._other(body, role, asked)
         raise _Nobody
 
     async def _other(self, body: dict[str, Any], role: str, but: tuple[Target, ...]) -> Answer:

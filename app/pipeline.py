@@ -38,9 +38,9 @@ async def run(ask: Ask, settings: Settings, gateway: Gateway, trace: Trace) -> A
     catalog = Catalog(settings, known.context_window)
     _verdict, plan = decide(ask, settings, catalog, trace)
     ask = _fitted(ask, plan)
-    walk = Walk(ask, plan, settings, gateway.backends, gateway.lanes, trace)
     mender = Mender(ask, plan, settings, gateway, catalog, trace) if plan.check else None
-    held_back = mender is not None and mender.mends and settings.polish_streams == "buffer"
+    held_back = ask.stream and mender is not None and mender.mends and settings.polish_streams == "buffer"
+    walk = Walk(_whole(ask) if held_back else ask, plan, settings, gateway.backends, gateway.lanes, trace)
     if ask.stream and not held_back:
         return StreamAnswer(walk, await walk.first(partial(walk.begin, body=ask.body)), mender.said if mender else None)
     draft = await walk.first(walk.whole)
@@ -65,3 +65,9 @@ def decide(ask: Ask, settings: Settings, catalog: Catalog, trace: Trace) -> tupl
 def _fitted(ask: Ask, plan: Plan) -> Ask:
     """Leave out of the call the turns that the plan leaves out."""
     return ask if plan.messages is None else replace(ask, body={**ask.body, "messages": list(plan.messages)})
+
+
+def _whole(ask: Ask) -> Ask:
+    """Return the call for an answer in one piece."""
+    body = {name: value for name, value in ask.body.items() if name not in {"stream", "stream_options"}}
+    return replace(ask, body=body)

@@ -47,7 +47,8 @@ def chunks(body: dict[str, Any], model: str) -> Iterator[dict[str, Any]]:
         "created": body.get("created") or int(time.time()),
         "model": body.get("model") or model,
     }
-    for index, choice in enumerate(body["choices"]):
+    for place, choice in enumerate(body["choices"]):
+        index = choice.get("index", place)
         message = choice.get("message") or {}
         yield _chunk(head, index, {"role": "assistant", "content": ""})
         for delta in _deltas(message):
@@ -61,7 +62,8 @@ def _deltas(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name in ("reasoning_content", "reasoning", "refusal"):
         if message.get(name):
             yield {name: message[name]}
-    for piece in _PIECES.findall(message.get("content") or ""):
+    content = message.get("content")
+    for piece in _PIECES.findall(content) if isinstance(content, str) else ():
         yield {"content": piece}
     if message.get("tool_calls"):
         yield {"tool_calls": [{"index": index, **call} for index, call in enumerate(message["tool_calls"])]}

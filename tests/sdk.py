@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from tests.conftest import Running
 
-ROLES = "MODEL_SMALL=up/small\nMODEL_MEDIUM=up/medium\nMODEL_LARGE=up/large\nMODEL_CODE=up/code\nMODEL_POLISH=up/polish\n"
+ROLES = (
+    "MODEL_SMALL=up/small\nMODEL_MEDIUM=up/medium\nMODEL_LARGE=up/large\nMODEL_CODE=up/code\nMODEL_POLISH=up/polish\n"
+)
 """Every role that a chat call may take, behind the scripted upstream."""
-REFUSAL = "SAY I'm sorry, but I can't help with that."
-"""What makes the scripted upstream give a weak draft."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -34,7 +33,7 @@ class Program:
     def workers(self) -> list[int]:
         """Return the pids of its children that serve."""
         found = []
-        for pid in (int(each) for each in os.listdir("/proc") if each.isdigit()):
+        for pid in (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()):
             with contextlib.suppress(OSError, IndexError):
                 parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
                 if parent == self.pid and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -55,7 +54,9 @@ async def program(env: Path, text: str) -> AsyncIterator[Program]:
     port = _free_port()
     env.write_text(f"PORT={port}\n{text}")
     command = [sys.executable, "-m", "app", "serve", "--env-file", str(env)]
-    process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = await asyncio.to_thread(
+        subprocess.Popen, command, cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         fresh = httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10, limits=fresh) as client:
@@ -66,8 +67,6 @@ async def program(env: Path, text: str) -> AsyncIterator[Program]:
     finally:
         process.kill()
         process.wait()
-        if process.stderr is not None:
-            process.stderr.close()
 
 
 async def _live(client: httpx.AsyncClient, process: subprocess.Popen[bytes]) -> None:

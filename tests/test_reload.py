@@ -18,7 +18,7 @@ from tests.conftest import Running
 from tests.serving import Program, program
 from tests.upstream import Upstream
 
-_ENV = "BACKENDS__UP__BASE_URL={url}\nMODEL_LARGE=up/{model}\n"
+_ENV = "MLX_ENABLED=false\nBACKENDS__UP__BASE_URL={url}\nMODEL_LARGE=up/{model}\n"
 _REPLACE = "import os,sys; open(sys.argv[1]+'.new','w').write(sys.argv[2]); os.replace(sys.argv[1]+'.new',sys.argv[1])"
 _REWRITE = "import sys; open(sys.argv[1],'w').write(sys.argv[2])"
 
@@ -39,7 +39,7 @@ class _Load:
         self.calls = 0
 
     async def _call(self, *, stream: bool) -> None:
-        body = {"model": "auto", "stream": stream, "messages": [{"role": "user", "content": "SAY a b c"}]}
+        body = {"model": "large", "stream": stream, "messages": [{"role": "user", "content": "SAY a b c"}]}
         answer = await self._client.post("/v1/chat/completions", json=body)
         self.calls += 1
         if answer.status_code != 200 or (stream and not answer.content.endswith(b"data: [DONE]\n\n")):
@@ -85,12 +85,12 @@ async def test_a_broken_edit_changes_nothing_and_shows(sluice: Running, up: Upst
     assert told["status"] == "degraded"
     assert told["config"]["error"].startswith("PORT")
     assert b"sluice_config_ok 0.0" in metrics.text()
-    assert (await sluice.chat("auto")).headers["x-sluice-target"] == "up/large"
+    assert (await sluice.chat("large")).headers["x-sluice-target"] == "up/large"
     await _edit(sluice.env, _ENV.format(url=up.url, model="mended"))
     told = await _ready(sluice.client, lambda body: body["config"]["ok"])
     assert (told["status"], told["config"]["error"]) == ("ready", None)
     assert b"sluice_config_ok 1.0" in metrics.text()
-    assert (await sluice.chat("auto")).headers["x-sluice-target"] == "up/mended"
+    assert (await sluice.chat("large")).headers["x-sluice-target"] == "up/mended"
 
 
 async def _ready(client: httpx.AsyncClient, wish: Any) -> Any:
@@ -109,7 +109,7 @@ async def test_a_file_that_is_no_text_does_not_stop_the_watch(sluice: Running, u
 
 
 async def _called(server: Program) -> httpx.Response:
-    body = {"model": "auto", "messages": [{"role": "user", "content": "x"}]}
+    body = {"model": "large", "messages": [{"role": "user", "content": "x"}]}
     answer = await server.client.post("/v1/chat/completions", json=body)
     assert answer.status_code == 200, answer.text
     return answer

@@ -152,6 +152,9 @@ class _Stream:
     async def batch(self) -> list[Event]:
         return []
 
+    def finish(self) -> None:
+        """Nothing is open."""
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -160,7 +163,7 @@ class _Stream:
     "chunk",
     [
         {"choices": "none"}, {"choices": [None]}, {"choices": [{"delta": 0}]}, {"choices": [{"index": []}]},
-        {"choices": [{"delta": "text"}]}, {"x_groq": "x"}, {"choices": 7}, {"choices": {"0": {}}},
+        {"choices": [{"delta": "text"}]}, {"choices": 7}, {"choices": {"0": {}}},
     ],
 )  # fmt: skip
 async def test_events_of_wrong_types_are_skipped(sluice: Running, chunk: dict[str, Any]) -> None:
@@ -169,4 +172,4 @@ async def test_events_of_wrong_types_are_skipped(sluice: Running, chunk: dict[st
     assert isinstance(permit, Permit)
     opened = Opened(Hold(lane, permit, await lane.gate.enter(1e9)), _Stream())
     assert opened.read([Event(b"", chunk)]) == []
-    assert opened.stream.malformed == 1
+    assert opened.malformed == 1

@@ -80,10 +80,16 @@ def admit_admin(scope: Mapping[str, Any], headers: Headers, settings: Settings) 
     client = scope.get("client")
     if client is None or client[0] not in _LOOPBACK or any(name in headers for name in _FORWARDING):
         raise _stranger("Set ADMIN_KEY to use the admin endpoints from elsewhere than this machine.")
-    host = urlsplit(f"//{headers.get(b'host', b'').decode('latin-1')}").hostname
     origin = headers.get(b"origin")
-    if host not in _LOOPBACK or (origin and urlsplit(origin.decode("latin-1")).hostname not in _LOOPBACK):
+    if _host(b"//" + headers.get(b"host", b"")) not in _LOOPBACK or (origin and _host(origin) not in _LOOPBACK):
         raise _stranger("Set ADMIN_KEY to use the admin endpoints from a web page of another host.")
+
+
+def _host(url: bytes) -> str | None:
+    try:
+        return urlsplit(url.decode("latin-1")).hostname
+    except ValueError:
+        return None
 
 
 def _stranger(message: str) -> PolicyError:

@@ -32,7 +32,10 @@ def listing(settings: Settings, seen: Iterable[str] = ()) -> list[dict[str, Any]
     found += [_model(alias, "sluice") for alias in settings.model_aliases]
     targets = dict.fromkeys(target for each in (*usable.values(), seen) for target in each)
     found += [_model(target, target.partition("/")[0]) for target in targets]
-    return found
+    once: dict[str, dict[str, Any]] = {}
+    for model in found:  # an alias may have the name of a role
+        once.setdefault(model["id"], model)
+    return list(once.values())
 
 
 def one(name: str, settings: Settings, seen: Iterable[str] = ()) -> dict[str, Any]:

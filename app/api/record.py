@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from app.call import Record
 from app.dispatch import Answer
+from app.replay import Replay
 from app.transcript import read_usage
 
 if TYPE_CHECKING:
     from app.call import Ask, Trace, Usage
     from app.errors import SluiceError
-    from app.replay import Replay
     from app.rescue import StreamAnswer
 
     AnyAnswer = Answer | StreamAnswer | Replay
@@ -79,5 +79,7 @@ def _usage(trace: Trace, answer: AnyAnswer | None) -> Usage | None:
     """Return the usage of the answer that was served."""
     if isinstance(answer, Answer):
         return read_usage(answer.whole.body.get("usage"))
+    if isinstance(answer, Replay):
+        return answer.said.usage()
     answered = (each.usage for each in reversed(trace.attempts) if each.result in {"ok", "abandoned"})
     return next(answered, None)

@@ -79,8 +79,9 @@ def adapt(body: dict[str, Any], target: Target, dialect: str) -> dict[str, Any]:
     if adapted.get("stream") is True:
         options = adapted.get("stream_options")
         adapted["stream_options"] = {**options, "include_usage": True} if options else {"include_usage": True}
-    if "messages" in adapted and (quirks.message_drop or not quirks.developer):
-        adapted["messages"] = [_message(message, quirks) for message in adapted["messages"]]
+    messages = adapted.get("messages")
+    if isinstance(messages, list) and (quirks.message_drop or not quirks.developer):
+        adapted["messages"] = [_message(each, quirks) if isinstance(each, dict) else each for each in messages]
     return adapted
 
 

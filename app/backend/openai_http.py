@@ -131,7 +131,7 @@ class OpenAIBackend:
         return HttpEventStream(exchange, self, self._max_answer_bytes)
 
     async def _post(self, endpoint: str, body: dict[str, Any], headers: CIMultiDict[str], trace: Trace) -> Reply:
-        raw = orjson.dumps(body)
+        raw = _encoded(body)
         exchange = await self._client.post(self._urls[endpoint], headers, raw, self.config.limits.connect_s, trace)
         if exchange.status == _OK:
             return exchange
@@ -161,6 +161,16 @@ class OpenAIBackend:
             error.code = error.code and error.code.replace(key, "***")
             error.param = error.param and error.param.replace(key, "***")
         return error
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError as error:  # deeper than orjson writes (254), though it reads it
+        message = f"The request body cannot be passed on: {str(error).lower()}."
+        raise BackendError(
+            Reason.INVALID, message, status=400, type="invalid_request_error", code="invalid_json"
+        ) from error
 
 
 class HttpEventStream:

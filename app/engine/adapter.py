@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -183,7 +184,7 @@ class MergedBatch:
     def step(self) -> tuple[list[Token], list[int], int]:
         """Decode one token of every running sequence and read a piece of the waiting prompts."""
         self._size_prefill()
-        counters = self._generator._counters
+        counters = self._generator._counters  # noqa: SLF001 - stats() costs a context manager a step
         before, took = counters.prompt_tokens, counters.prompt_time
         prompts, answers = self._generator.next()
         tokens = [Token(r.uid, r.token, r.logprobs, r.finish_reason, r.prompt_cache, r.all_tokens) for r in answers]
@@ -199,24 +200,17 @@ class MergedBatch:
         running answers are not held up and the first prompts do not wait for the last.
         """
         generator = self._generator
-        if not generator._unprocessed_sequences and not generator._currently_processing:
+        waiting, reading = generator._unprocessed_sequences, generator._currently_processing  # noqa: SLF001 - decision 0054
+        if not waiting and not reading:
             return
         affordable = max(self._least_step, int(self._read_per_s * _PREFILL_S))
-        generator.prefill_step_size = generator._prompt_batch.prefill_step_size = min(affordable, _LONGEST_STEP)
-        step = generator.prefill_step_size
-        begun = [_left_to_read(item[0]) for item in generator._currently_processing]
-        sizes = [size for size in begun if size > 1]  # at 1 only the last token is left, which starts the answer
-        joining = 0
-        for item in generator._unprocessed_sequences:
-            size = min(_left_to_read(item[1]), step)
-            beside_long = len(sizes) == 1 and sizes[0] > step
-            count = len(sizes) + 1
-            fits = count <= self._most and count * max(*sizes, size, 0) <= affordable
-            if sizes and not (fits or beside_long):
-                break
-            sizes.append(size)
-            joining += 1
-        generator.prefill_batch_size = len(begun) + joining
+        step = min(affordable, _LONGEST_STEP)
+        generator.prefill_step_size = generator._prompt_batch.prefill_step_size = step  # noqa: SLF001
+        sizes = [_left_to_read(item[0]) for item in reading]
+        # At 1 only the last token is left, which starts the answer and takes no part in the reading.
+        begun = [size for size in sizes if size > 1]
+        fresh = [min(_left_to_read(item[1]), step) for item in itertools.islice(waiting, self._most)]
+        generator.prefill_batch_size = len(sizes) + joining(begun, fresh, step, affordable, self._most)
 
     def remove(self, uids: list[int], *, keep: bool = False) -> dict[int, tuple[KV, list[int]]]:
         """Take sequences out, whatever their stage."""
@@ -232,6 +226,22 @@ class MergedBatch:
         """Restore the wired limit and drop the caches."""
         self._generator.close()
         self._generator = None
+
+
+def joining(begun: list[int], fresh: list[int], step: int, affordable: int, most: int) -> int:
+    """Return how many of the waiting prompts, in order, are read along with those begun.
+
+    A batch costs its longest prompt times their number, as shorter ones are padded. One may always be read, and one may
+    join a long prompt that is read in pieces, or it would wait for the end of that.
+    """
+    sizes = list(begun)
+    for size in fresh:
+        count = len(sizes) + 1
+        beside_long = count == 2 and sizes[0] > step  # noqa: PLR2004 - the second one
+        if sizes and not beside_long and (count > most or count * max(*sizes, size) > affordable):
+            break
+        sizes.append(size)
+    return len(sizes) - len(begun)
 
 
 def _left_to_read(segments: list[list[int]]) -> int:

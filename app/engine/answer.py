@@ -87,7 +87,8 @@ class Answers:
             events = b""
             for delta in await prepared.channel.take():
                 if delta.error is not None:
-                    await reply.send(events)
+                    if events:
+                        await reply.send(events)
                     raise delta.error
                 choice = choices[delta.choice]
                 pieces = choice.take(delta)

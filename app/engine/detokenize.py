@@ -31,7 +31,8 @@ class TokenBytes:
         markers = (tokenizer.think_start, tokenizer.think_end, tokenizer.tool_call_start, tokenizer.tool_call_end)
         kept = "".join(marker for marker in markers if marker)
         shown = list(self.full)
-        for token in inner.all_special_ids:
+        flagged = [token for token, text in inner.added_tokens_decoder.items() if text.special]
+        for token in {*inner.all_special_ids, *flagged}:
             text = self.full[token].decode("utf-8", "replace") if token < len(shown) else ""
             if text and text not in kept:
                 shown[token] = b""

@@ -26,6 +26,7 @@ _OVERRIDES: Any = {"whitespace_flexible": False}
 _PATH_LIMIT = 4096  # tokens; a way out longer than any answer is none
 _PARTS_LIMIT = 48  # subschemas looked at to bound how much one token can lengthen the way out
 _MARGIN = 1  # token
+_PUNCTUATION = 4  # quotes, colon and comma around a property's name
 _QUOTE, _BACKSLASH = 0x22, 0x5C
 
 
@@ -36,11 +37,13 @@ class Grammar:
     Attributes:
         source: what llguidance reads.
         parts: grammars of the subschemas, which bound how much one more token can lengthen the way out.
+        longest_name: bytes of the longest property name, which an optional property adds to that.
         tool_call: whether it is for a forced tool call.
     """
 
     source: str
     parts: tuple[str, ...] = ()
+    longest_name: int = 0
     tool_call: bool = False
 
 
@@ -71,11 +74,15 @@ class Vocabulary:
         return LLMatcher(self.ll, grammar.source, log_level=0)
 
     def growth(self, grammar: Grammar) -> int:
-        """Return the most tokens by which one token can lengthen the way out: the longest of the parts' own."""
+        """Return the most tokens by which one token can lengthen the way out.
+
+        That is the longest way out of any part, and the name in front of it where the part is an optional property.
+        """
         known = self._growth.get(grammar.source)
         if known is None:
             matchers = [LLMatcher(self.ll, part, log_level=0) for part in grammar.parts]
-            known = max((len(way_out(m, self, Quotes())) for m in matchers if not m.is_error()), default=0) + 1
+            longest = max((len(way_out(m, self, Quotes())) for m in matchers if not m.is_error()), default=0)
+            known = longest + grammar.longest_name + _PUNCTUATION
             if len(self._growth) > _PARTS_LIMIT:
                 self._growth.clear()
             self._growth[grammar.source] = known
@@ -88,7 +95,8 @@ def compile_schema(schema: dict[str, Any] | bool, param: str) -> Grammar:
     Raises:
         CallerError: 400, the schema is broken or uses a keyword that cannot be enforced; the message names it.
     """
-    return _checked(Grammar(_source(schema, param), parts=_parts(schema, param)), param)
+    parts, longest = _parts(schema, param)
+    return _checked(Grammar(_source(schema, param), parts, longest), param)
 
 
 def _source(schema: dict[str, Any] | bool, param: str) -> str:
@@ -98,17 +106,20 @@ def _source(schema: dict[str, Any] | bool, param: str) -> str:
         raise invalid(param, str(error)) from None
 
 
-def _parts(schema: Any, param: str) -> tuple[str, ...]:
-    """Return the grammars of all subschemas, outermost first, each with the root's definitions at hand."""
+def _parts(schema: Any, param: str) -> tuple[tuple[str, ...], int]:
+    """Return the grammars of all subschemas, outermost first, and the bytes of the longest property name."""
     if not isinstance(schema, dict):
-        return ()
+        return (), 0
+    longest = 0
     shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     queue, found = deque([schema]), list[str]()
     while queue and len(found) < _PARTS_LIMIT:
         node = queue.popleft()
-        found.append(_source({**shared, **node}, param))
+        found.append(_source({**shared, **node}, param))  # with the root's definitions at hand
+        names = node.get("properties")
+        longest = max([longest, *(len(str(name).encode()) for name in names or ())])
         queue += _subschemas(node)
-    return tuple(found)
+    return tuple(found), longest
 
 
 def _subschemas(node: dict[str, Any]) -> list[dict[str, Any]]:
@@ -139,7 +150,7 @@ def compile_call(tools: list[dict[str, Any]], opening: str, closing: str, param:
     """
     calls = {"anyOf": [_call_schema(tool["function"]) for tool in tools]}
     lark = f"start: {opening} call {closing}\ncall: %json {json.dumps(calls)}\n"
-    return _checked(Grammar(LLMatcher.grammar_from_lark(lark), parts=_parts(calls, param), tool_call=True), param)
+    return _checked(Grammar(LLMatcher.grammar_from_lark(lark), *_parts(calls, param), tool_call=True), param)
 
 
 def _call_schema(function: dict[str, Any]) -> dict[str, Any]:

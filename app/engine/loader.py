@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from app.engine.model import Model
     from app.engine.settings import EngineSettings
     from app.engine.thread import MlxThread
+    from app.engine.weights import Folder
 
 log = logging.getLogger("sluice.engine")
 _PREFIX_SHARE = 10  # kept prefixes take at most a tenth of the budget
@@ -29,6 +30,7 @@ class Loader:
     def __init__(self, settings: EngineSettings, thread: MlxThread, budget: int) -> None:
         self._settings, self._thread, self._budget = settings, thread, budget
         self._draft: adapter.Loaded | None = None
+        self._draft_folder: Folder | None = None
         self._numbers = itertools.count()
 
     def install(self, model: Model) -> Generator[float, None, None]:
@@ -51,10 +53,24 @@ class Loader:
         name = self._settings.draft
         if not name or name == model.name:
             return None
-        if self._draft is None:
-            folder = read_folder(hub.fetch(name, hub.Progress(), offline=self._settings.offline))
-            self._draft = yield from adapter.load_steps(name, folder)
+        if self._draft is None and self._draft_folder is not None:
+            self._draft = yield from adapter.load_steps(name, self._draft_folder)
         return self._draft
+
+    def fetch_draft(self) -> None:
+        """Find or download the draft model, where there is to be one. Blocks.
+
+        Raises:
+            Exception: whatever fetching raises; see ``faults.explain``.
+        """
+        name = self._settings.draft
+        if name and self._draft_folder is None:
+            self._draft_folder = read_folder(hub.fetch(name, hub.Progress(), offline=self._settings.offline))
+
+    @property
+    def draft_bytes(self) -> int:
+        """Bytes of the budget that the draft model takes."""
+        return self._draft_folder.weight_bytes if self._draft_folder else 0
 
     def limits(self) -> Limits:
         """Return what a runner may take."""

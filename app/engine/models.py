@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from app.engine.thread import MlxThread
 
 log = logging.getLogger("sluice.engine")
+_TICK_S = 0.001  # past the moment, so that rounding does not call it too early
 _SHARE = 0.7  # of the machine's memory, where no budget is set
+_MADE_UP = 64  # failed names of callers' own making that are remembered, with MLX_ALLOW_ANY
 _RETRY_S = 10.0  # seconds for which a failure is repeated instead of tried again
 
 
@@ -66,7 +68,14 @@ class Keeper:
                 type="invalid_request_error",
                 code="model_not_found",
             )
+        self._forget_failed()
         return self.models.setdefault(name, Model(name))
+
+    def _forget_failed(self) -> None:
+        """Drop names that callers made up, oldest first, so that they do not pile up."""
+        made_up = [m.name for m in self.models.values() if m.name not in self._settings.allowed and m.state == FAILED]
+        for name in made_up[: max(0, len(made_up) - _MADE_UP)]:
+            del self.models[name]
 
     @contextlib.asynccontextmanager
     async def lease(self, model: Model) -> AsyncIterator[Runner]:
@@ -236,7 +245,7 @@ class Keeper:
         room = make_room(
             [_resident(m) for m in self.models.values() if m.resident],
             model.cost,
-            self.budget,
+            self.budget - self._loader.draft_bytes,
             impatient=now >= self._patience_ends(model),
         )
         if room.never:
@@ -265,9 +274,9 @@ class Keeper:
             idle = [m for m in self.models.values() if m.state == READY and not (m.leases or m.pinned)]
             moments += [m.last_use + self._settings.ttl_s for m in idle]
         self._timer = None
-        if moments:
-            delay = max(min(moments) - now, 0.01)
-            self._timer = asyncio.get_running_loop().call_later(delay, self._pump)
+        to_come = [moment - now for moment in moments if moment > now]  # what is due waits for something that pumps
+        if to_come:
+            self._timer = asyncio.get_running_loop().call_later(min(to_come) + _TICK_S, self._pump)
 
     # --- deeds --------------------------------------------------------------------------------------------------
 
@@ -321,7 +330,9 @@ class Keeper:
         ready = [m for m in self.models.values() if m.state == READY and m.folder is not None]
         if not ready:
             return
-        weights = sum(int(m.folder.weight_bytes * TRANSIENT) for m in ready if m.folder is not None)
+        weights = self._loader.draft_bytes + sum(
+            int(m.folder.weight_bytes * TRANSIENT) for m in ready if m.folder is not None
+        )
         prefixes = len(ready) * self._loader.limits().prefix_bytes
         share = max(1, (self.budget - weights - prefixes) // len(ready))
 
@@ -340,6 +351,7 @@ class Keeper:
         try:
             path = await asyncio.to_thread(hub.fetch, model.name, model.progress, offline=self._settings.offline)
             model.folder = await asyncio.to_thread(read_folder, path)
+            await asyncio.to_thread(self._loader.fetch_draft)
             model.state = NOT_LOADED
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - told to those who wait
             model.progress.cancelled = True

@@ -27,6 +27,7 @@ _COMPLETION = {*_NEUTRAL, *_SAMPLING, "echo", "suffix", "best_of"}
 _MAX_CHOICES = 128  # OpenAI's own limits, here and below
 _MAX_LOGPROBS = 20
 _MAX_STOPS = 16
+_MAX_PROMPTS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,8 @@ def _prompts(value: Any) -> list[str | list[int]]:
         value = [value]
     if not isinstance(value, list) or not value or not all(map(_is_prompt, value)):
         raise invalid("prompt", "must be a string, a list of strings, token ids or lists of token ids, none empty")
+    if len(value) > _MAX_PROMPTS:
+        raise invalid("prompt", f"at most {_MAX_PROMPTS} prompts at a time")
     return value
 
 

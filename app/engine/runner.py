@@ -134,12 +134,14 @@ class Runner:
     def step(self, out: Out) -> None:
         """Do one step for all sequences and add the news to ``out``; an error fails the running jobs alone."""
         try:
-            self._admit(out)
-            tokens, begun, read = self._batch.step()
+            self._step(out)
         except Exception as error:
             log.exception("%s: a step failed; its batch is rebuilt", self.loaded.name)
             self._rebuild(out, EngineError(f"generation failed: {error}", status=500, code="generation_failed"))
-            return
+
+    def _step(self, out: Out) -> None:
+        self._admit(out)
+        tokens, begun, read = self._batch.step()
         self.steps += 1
         self.prompt_rate.add(read)
         for uid in begun:
@@ -218,7 +220,11 @@ class Runner:
         sequence = self._live.get(token.uid)
         if sequence is None:
             return
-        delta = sequence.advance(token)
+        try:
+            delta = sequence.advance(token)
+        except Exception as error:
+            log.exception("%s: a sequence failed", self.loaded.name)
+            delta = failure(sequence.choice, EngineError(f"the answer failed: {error}", status=500))
         if delta is not None:
             out.append((sequence.job.channel, delta))
         ended = delta is not None and (delta.finish is not None or delta.error is not None)

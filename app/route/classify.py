@@ -90,7 +90,7 @@ def classify(messages: list[dict[str, Any]], tools: bool = False) -> Verdict:
     text = f.clip(turns.last)
     words, found = f.extract(text, model.lexicon)
     scores = score(model, found)
-    code = scores.code + _context(model, turns)
+    code = scores.code + _context(model, turns, scores.code)
     kind = "code" if code > 0 else KINDS[1 + max(range(len(scores.others)), key=scores.others.__getitem__)]
     estimate = tokens(messages)
     hard = scores.hard + _length_bonus(len(turns.last))
@@ -122,14 +122,16 @@ def _length_bonus(chars: int) -> float:
     return LENGTH_SHARE * math.log2(chars / limit) if chars > limit else 0.0
 
 
-def _context(model: Model, turns: Turns) -> float:
-    """Return the log odds for code that the turns before the last message add; a long message stands for itself."""
+def _context(model: Model, turns: Turns, code: float) -> float:
+    """Return the log odds for code that other turns add to a short last message; 0 where they could not turn it."""
     if len(turns.last) > FOLLOW_UP_CHARS:
+        return 0.0
+    most = SYSTEM_SHARE * BOUND * bool(turns.system) + (EARLIER_SHARE * BOUND + FENCED) * bool(turns.earlier)
+    if abs(code) >= most:
         return 0.0
     evidence = 0.0
     if turns.earlier:
-        evidence += EARLIER_SHARE * _bounded_code(model, turns.earlier)
-        evidence += FENCED if turns.fenced else 0.0
+        evidence += EARLIER_SHARE * _bounded_code(model, turns.earlier) + FENCED * turns.fenced
     if turns.system:
         evidence += SYSTEM_SHARE * _bounded_code(model, turns.system)
     return evidence

@@ -21,7 +21,7 @@ def needs(body: dict[str, Any]) -> frozenset[str]:
         found.add("logprobs")
     if body.get("logit_bias"):
         found.add("logit_bias")
-    if body.get("tools"):
+    if body.get("tools") or body.get("functions"):
         found.add("tools")
         if body.get("tool_choice") not in (None, "auto"):
             found.add("tool_choice")
@@ -36,7 +36,7 @@ def _content_needs(messages: Iterable[dict[str, Any]]) -> Iterator[str]:
     for part in itertools.chain.from_iterable(lists):
         if part.get("type") == "image_url":
             yield "vision"
-            if not str(part["image_url"].get("url", "")).startswith("data:"):
+            if not str((part.get("image_url") or {}).get("url", "")).startswith("data:"):
                 yield "image_url"
         elif part.get("type") == "input_audio":
             yield "audio"

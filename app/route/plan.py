@@ -58,7 +58,7 @@ def make_plan(ask: Ask, verdict: Verdict, settings: Settings, catalog: Catalog) 
     messages, dropped = _fit(ask, verdict, settings, sieve, catalog)
     role = sieve.roles.get(sieve.left[0], chain.role)
     if role != chain.role:
-        why.append(f"no target of {chain.role} can serve, so {role} does")
+        why.append(f"no target of {chain.role} can do it, so {role} serves")
     arm = _arm_first(ask, chain.choices if role == chain.role else chain_of_role(role or "", settings), role, sieve)
     if arm is not None:
         why.append(f"the A/B weights chose {arm}")
@@ -124,7 +124,7 @@ def _problem(config: BackendConfig, settings: Settings) -> str | None:
 
 
 def _keep_able(ask: Ask, sieve: _Sieve, catalog: Catalog) -> None:
-    needed = needs(ask.body)
+    needed = needs(ask.body) if ask.endpoint == "chat" else frozenset()
     if not needed:
         return
     lacking = {target: needed & (catalog.lacks(target) | known.lacks(target)) for target in sieve.left}

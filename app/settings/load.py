@@ -68,7 +68,7 @@ def _mistakes(settings: Settings) -> list[str]:
             f"API_KEYS: is empty while HOST={settings.host} opens the proxy, and your provider keys, to the network; "
             "set API_KEYS, or ALLOW_ANONYMOUS=true if that is meant"
         )
-    return found
+    return found or _twice_told_keys(settings)
 
 
 def _address_mistakes(settings: Settings) -> list[str]:
@@ -82,6 +82,15 @@ def _address_mistakes(settings: Settings) -> list[str]:
         f"{variable}: is not an address; write it like http://127.0.0.1:8080/v1 (it is {mask_url(url)[:80]!r})"
         for variable, url in addresses.items()
         if url and not _is_address(url)
+    ]
+
+
+def _twice_told_keys(settings: Settings) -> list[str]:
+    """Find addresses with user and password beside a key: a request has one Authorization header."""
+    return [
+        f"{name.replace('-', '_').upper()}: its address has a user and it has an API key as well; leave one of them out"
+        for name, config in settings.backend_configs.items()
+        if config.api_key and "@" in urlsplit(config.base_url).netloc
     ]
 
 
@@ -108,7 +117,8 @@ def _chain_mistakes(settings: Settings) -> list[str]:
 
 
 def _alias_mistakes(settings: Settings) -> list[str]:
-    roles = {name.removeprefix("model_") for name in ROLE_FIELDS} | set(settings.roles) | {"auto"}
+    roles = {name.removeprefix("model_") for name in ROLE_FIELDS if getattr(settings, name)}
+    roles |= {"auto", "judge", *settings.roles}
     found = []
     for alias, meaning in settings.model_aliases.items():
         if meaning.lower() in roles:

@@ -124,8 +124,11 @@ class Metrics:
     def _count_judgement(self, target: str, record: Record) -> None:
         if record.verdict is not None:
             self._kind_of(record.verdict.kind or "none", record.role or "none").inc()
-        for fault in record.faults:
-            self._faults.labels(fault, target).inc()
+        if record.faults:
+            drafted = next((each.target for each in record.attempts if each.result == "ok"), record.target)
+            who = self._label(drafted) if drafted is not None else target
+            for fault in record.faults:
+                self._faults.labels(fault, who).inc()
         if record.polished is not None:
             self._polishes.labels(record.polished if record.faults else "not_needed").inc()
         if record.chars is not None:

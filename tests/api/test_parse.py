@@ -133,8 +133,8 @@ async def test_hints_of_headers_win_over_metadata() -> None:
 
 @pytest.mark.parametrize(
     ("told", "seconds"),
-    [(b"", 100), (b"30", 30), (b"600", 100), (b"0", 100), (b"-5", 100), (b"nan", 100), (b"inf", 100), (b"x", 100), (b"\xff", 100), (b"0.5", 0.5)],
-)  # fmt: skip
+    [(b"30", 30), (b"0.5", 0.5), *((odd, 100) for odd in (b"", b"600", b"0", b"-5", b"nan", b"inf", b"x", b"\xff"))],
+)
 async def test_the_deadline_is_the_shorter_of_the_clients_and_ours(told: bytes, seconds: float) -> None:
     ask = await _ask({b"x-stainless-read-timeout": told})
     assert ask.deadline - asyncio.get_running_loop().time() == pytest.approx(seconds, abs=0.1)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
+from functools import partial
 from typing import Any
 
 import orjson
@@ -76,7 +77,7 @@ async def test_a_single_one_that_leaves_closes_the_backend_within_100_ms(
 ) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", sluice.client.base_url.port)
     writer.write(_request(model, stream=stream))
-    await up.wait_for(lambda log: bool(log))
+    await up.wait_for(bool)
     if "pace" in model:
         await up.wait_for(lambda log: log[0].chunks > 1)
     left = time.monotonic()
@@ -84,7 +85,7 @@ async def test_a_single_one_that_leaves_closes_the_backend_within_100_ms(
     (attempt,) = await up.wait_for(lambda log: log[0].ended != "open", 5)
     assert attempt.ended == "client_closed"
     assert time.monotonic() - left < 0.1
-    await _until(lambda: _all_free(sluice), 1)
+    await _until(partial(_all_free, sluice), 1)
     assert 'outcome="abandoned"' in sluice.gateway.metrics.text().decode()
 
 

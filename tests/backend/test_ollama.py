@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from tests.conftest import Start
     from tests.upstream import Upstream
 
-NATIVE = "OLLAMA_BASE_URL={url}\nOLLAMA_NATIVE=true\nMODEL_CODE=ollama/qwen,up/other\nMODEL_LARGE=ollama/qwen\nON_WEAK=serve\n"
+NATIVE = """OLLAMA_BASE_URL={url}
+OLLAMA_NATIVE=true
+MODEL_CODE=ollama/qwen,up/other
+MODEL_LARGE=ollama/qwen
+ON_WEAK=serve
+"""
 
 
 def settings(up: Upstream, text: str = NATIVE) -> str:
@@ -76,7 +81,9 @@ class TestNative:
             assert len({chunk.id for chunk in got}) == 1
             assert got[0].choices[0].delta.role == "assistant"
             assert "".join(c.choices[0].delta.content or "" for c in got if c.choices) == "a b c"
-            assert "".join(getattr(c.choices[0].delta, "reasoning_content", "") for c in got if c.choices) == "well then"
+            assert (
+                "".join(getattr(c.choices[0].delta, "reasoning_content", "") for c in got if c.choices) == "well then"
+            )
             assert [c.choices[0].finish_reason for c in got if c.choices][-1] == "stop"
             assert got[-1].usage is not None
             assert got[-1].usage.completion_tokens == 5

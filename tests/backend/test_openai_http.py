@@ -100,9 +100,9 @@ async def test_a_key_that_a_backend_echoes_never_leaks(start: Start, kind: str, 
 async def test_a_key_in_an_error_in_mid_stream_never_leaks(start: Start) -> None:
     error = b'data: {"error":{"message":"bad ' + _KEY.encode() + b'"}}\n\n'
     stream = _ROLE + _HEAD + b'{"content":"x","tool_calls":[]},"finish_reason":null}]}\n\n' + error
-    async with answering(stream, "text/event-stream") as url:
-        async with start(_settings(url) + f"BACKENDS__RAW__API_KEY={_KEY}\n") as sluice:
-            answer = await sluice.chat("auto", stream=True)
+    key = f"BACKENDS__RAW__API_KEY={_KEY}\n"
+    async with answering(stream, "text/event-stream") as url, start(_settings(url) + key) as sluice:
+        answer = await sluice.chat("auto", stream=True)
     assert b'"error"' in answer.content
     assert _KEY not in answer.text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import openai
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Start
     from tests.upstream import Upstream
+    from tests.upstream.log import Attempt
 
 
 @pytest.fixture
@@ -45,18 +47,19 @@ async def test_streamed_tokens_arrive_one_by_one_through_the_openai_client(stub:
     async with start(env(stub, box, chain=f"{TARGET}-pace:40")) as sluice:
         client = openai.AsyncOpenAI(base_url=sluice.url, api_key="any")
         loop = asyncio.get_running_loop()
-        arrived: list[tuple[float, str]] = []
         text = "SAY def add(a, b): return a + b"
         stream = await client.chat.completions.create(
             model="code", messages=[{"role": "user", "content": text}], stream=True
         )
-        async for chunk in stream:
-            if chunk.choices and chunk.choices[0].delta.content:
-                arrived.append((loop.time(), chunk.choices[0].delta.content))
+        arrived = [
+            (loop.time(), chunk.choices[0].delta.content)
+            async for chunk in stream
+            if chunk.choices and chunk.choices[0].delta.content
+        ]
         await client.close()
         assert "".join(piece for _, piece in arrived) == text.removeprefix("SAY ")
         assert len(arrived) == 7
-        assert all(later - earlier > 0.02 for (earlier, _), (later, _) in zip(arrived, arrived[1:], strict=False))
+        assert all(later - earlier > 0.02 for (earlier, _), (later, _) in pairwise(arrived))
 
 
 async def test_a_box_is_created_from_the_blueprint_sleeps_when_idle_and_wakes_again(
@@ -104,16 +107,16 @@ async def test_a_long_answer_keeps_its_box_awake(stub: RunloopStub, start: Start
         assert box.status == "running"
 
 
-async def test_a_cold_box_sends_the_call_on_and_wakes_behind_it(
-    stub: RunloopStub, start: Start, up: Upstream
-) -> None:
+async def test_a_cold_box_sends_the_call_on_and_wakes_behind_it(stub: RunloopStub, start: Start, up: Upstream) -> None:
     box = await stub.add(status="suspended")
     stub.resume_s = 0.3
     async with start(env(stub, box, chain=f"{TARGET},up/groq", RUNLOOP_ON_COLD="next"), up=up) as sluice:
         answers = await asyncio.gather(*(sluice.chat("code", "SAY hi") for _ in range(20)))
         assert {answer.headers["x-sluice-attempts"] for answer in answers} == {f"{TARGET}=cold;up/groq=ok"}
         await stub.wait_for(lambda: box.status == "running")
-        await box.ollama.wait_for(lambda log: any(each.path == "/api/generate" and each.ended == "done" for each in log))
+        await box.ollama.wait_for(
+            lambda log: any(each.path == "/api/generate" and each.ended == "done" for each in log)
+        )
         last = await sluice.chat("code", "SAY hi")
         assert last.headers["x-sluice-attempts"] == f"{TARGET}=ok"
         assert box.resumes == 1
@@ -161,7 +164,7 @@ async def test_no_prompt_is_ever_executed(stub: RunloopStub, start: Start, mode:
         assert told == INJECTIONS
         refused = await sluice.chat("code", "a\x00b; touch pwned11", stream=stream)
         assert refused.status_code == 400
-        assert not [path for path in box.home.rglob("*pwned*")]
+        assert not list(box.home.rglob("*pwned*"))
         assert len(set(box.commands)) <= 5  # Ollama itself; list, pull, load; answer
         assert not any("pwned" in command for command in box.commands)
 
@@ -191,3 +194,17 @@ async def test_native_calls_travel_through_the_tunnel_too(stub: RunloopStub, sta
         assert said(await sluice.chat("code", "SAY hi")) == "hi"
         (asked,) = [each for each in box.ollama.log if each.path == "/api/chat"]
         assert asked.body["options"]["num_ctx"] == 12000
+
+
+@pytest.mark.long
+async def test_executed_answers_may_take_longer_than_a_wait_of_the_api(stub: RunloopStub, start: Start) -> None:
+    box = await stub.add()
+    async with start(env(stub, box, RUNLOOP_MODE="execute")) as sluice:
+        await sluice.chat("code", "SAY hi")
+        sluice.client.timeout = 60
+        box.ollama.script(MODEL, ["slow:27"])
+        assert said(await sluice.chat("code", "SAY late")) == "late"
+
+
+def _loaded(attempt: Attempt) -> bool:
+    return attempt.path == "/api/generate" and attempt.ended == "done"

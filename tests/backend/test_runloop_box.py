@@ -1,5 +1,6 @@
 """The box by itself, over scripted fakes of Runloop and Ollama and a clock in the test's hand."""
 
+# ruff: noqa: ARG002 - fakes have the parameters of what they stand for
 from __future__ import annotations
 
 import asyncio
@@ -65,6 +66,7 @@ class FakeDoor:
 
     known: frozenset[str] = frozenset({MODEL})
     go: asyncio.Event = field(default_factory=asyncio.Event)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
     loads: int = 0
     pulls: int = 0
     failure: BackendError | None = None
@@ -78,10 +80,12 @@ class FakeDoor:
     async def pull(self, model: str, progress: Callable[[str], None]) -> None:
         self.pulls += 1
         progress("41 %")
+        self.begun.set()
         await self.go.wait()
 
     async def load(self, model: str) -> None:
         self.loads += 1
+        self.begun.set()
         if self.failure is not None:
             raise self.failure
         await self.go.wait()
@@ -140,8 +144,8 @@ async def test_states_on_the_way_from_suspending_to_ready() -> None:
     case = Case("suspending", "suspended", "running")
     case.door.known = frozenset()
     waiting = asyncio.create_task(case.prepare())
-    while case.box.shown() != ("pulling", "qwen 41 %"):
-        await asyncio.sleep(0)
+    await case.door.begun.wait()
+    assert case.box.shown() == ("pulling", "qwen 41 %")
     case.door.go.set()
     await waiting
     assert case.hook.states == ["resuming", "pulling", "ready"]
@@ -153,8 +157,7 @@ async def test_states_on_the_way_from_suspending_to_ready() -> None:
 async def test_many_wait_for_one_wake_and_one_that_leaves_ends_it_for_nobody() -> None:
     case = Case("running")
     waiting = [asyncio.create_task(case.prepare()) for _ in range(50)]
-    while not case.door.loads:
-        await asyncio.sleep(0)
+    await case.door.begun.wait()
     waiting[0].cancel()
     case.door.go.set()
     results = await asyncio.gather(*waiting, return_exceptions=True)
@@ -230,8 +233,7 @@ async def test_nobody_waits_where_waiting_is_not_wanted() -> None:
 async def test_late_comers_do_not_wait_anew() -> None:
     case = Case("running", wake_timeout_s=30)
     first = asyncio.create_task(case.prepare())
-    while not case.door.loads:
-        await asyncio.sleep(0)
+    await case.door.begun.wait()
     case.now = 31
     with pytest.raises(BackendError) as caught:
         await case.prepare(alone=False)

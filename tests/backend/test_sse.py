@@ -28,7 +28,8 @@ _LINES = st.sampled_from(
 def _reference(stream: bytes) -> list[bytes]:
     """The standard's algorithm, line by line, over the whole stream."""
     lines = stream.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-    events, data = [], []
+    events: list[bytes] = []
+    data: list[bytes] = []
     for line in lines:
         name, colon, value = line.partition(b":")
         if not line:
@@ -81,9 +82,10 @@ def test_events_are_given_out_as_soon_as_they_are_whole() -> None:
 @pytest.mark.parametrize("piece", [b"x" * 100, b"x\n" * 50])
 def test_an_event_without_end_is_refused(piece: bytes) -> None:
     decoder = SSEDecoder(max_event_bytes=1000)
+    for _ in range(10):
+        assert decoder.feed(piece) == []
     with pytest.raises(BackendError) as caught:
-        for _ in range(20):
-            assert decoder.feed(piece) == []
+        decoder.feed(piece)
     assert caught.value.reason is Reason.TOO_LARGE
 
 

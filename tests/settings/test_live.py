@@ -54,7 +54,9 @@ def test_a_broken_edit_changes_nothing_and_is_told(env: Path, broken: str | byte
     _change(env, "MODEL_LARGE=groq/one\n# mended")
     live.poll()
     assert live.poll() is True
-    assert (live.error, live.current.model_large) == (None, "groq/one")
+    now: Live = live
+    assert now.error is None
+    assert live.current.model_large == "groq/one"
 
 
 def test_a_file_may_be_replaced(env: Path) -> None:

@@ -75,7 +75,7 @@ def test_the_environment_wins_over_the_file(env: Path, monkeypatch: pytest.Monke
         ("GROQ_BASE_URL=ftp://example.org", "GROQ_BASE_URL"),
         ("BACKENDS__MY_BOX__BASE_URL=http://h/v1\nBACKENDS__MY_BOX__SPEED=9", "BACKENDS__MY_BOX__SPEED"),
         ("BACKENDS__MY_BOX__BASE_URL=http://h/v1\nBACKENDS__MY_BOX__SLOTS=0", "BACKENDS__MY_BOX__SLOTS"),
-        ("BACKENDS__MY_BOX__BASE_URL=http://h/v1\nBACKENDS__MY_BOX__IDLE_TIMEOUT_S=-1", "BACKENDS__MY_BOX__IDLE_TIMEOUT_S"),
+        ("BACKENDS__B__BASE_URL=http://h/v1\nBACKENDS__B__IDLE_TIMEOUT_S=-1", "BACKENDS__B__IDLE_TIMEOUT_S"),
         ("BACKENDS__MY_BOX=http://h/v1", "BACKENDS__MY_BOX"),
         ("MODEL_ALIASES={", "MODEL_ALIASES"),
         ("MODEL_ALIASES=[]", "MODEL_ALIASES"),
@@ -83,6 +83,7 @@ def test_the_environment_wins_over_the_file(env: Path, monkeypatch: pytest.Monke
         ('MODEL_ALIASES={"a": ""}', "MODEL_ALIASES"),
         ('MODEL_ALIASES={"a": "task/none"}', "MODEL_ALIASES"),
         ('MODEL_ALIASES={"a": 7}', "MODEL_ALIASES"),
+        ('MODEL_ALIASES={"a": "embedding"}', "MODEL_ALIASES"),
         ("HOST=0.0.0.0", "API_KEYS"),
         ("HOST=::", "API_KEYS"),
         ("HOST=0.0.0.0\nAPI_KEYS= , ", "API_KEYS"),
@@ -153,7 +154,7 @@ def test_a_backend_of_the_operator(env: Path) -> None:
         ("CLOUDFLARE_ACCOUNT_ID=a\nWORKERS_AI_API_KEY=k", "workers-ai", None),
         ("GROQ_API_KEY=k\nLOCAL_ONLY=true", "groq", "LOCAL_ONLY is true and it is not on this machine"),
         ("LOCAL_ONLY=true", "ollama", None),
-        ("OLLAMA_BASE_URL=http://10.1.1.1/v1\nLOCAL_ONLY=true", "ollama", "LOCAL_ONLY is true and it is not on this machine"),
+        ("OLLAMA_BASE_URL=http://h/v1\nLOCAL_ONLY=true", "ollama", "LOCAL_ONLY is true and it is not on this machine"),
     ],
 )  # fmt: skip
 def test_the_one_thing_to_set(env: Path, text: str, backend: str, problem: str | None) -> None:
@@ -164,11 +165,18 @@ def test_secrets_are_masked(env: Path) -> None:
     settings = _load(
         env,
         "API_KEYS=secret-1\nADMIN_KEY=secret-2\nGROQ_API_KEY=secret-3\nREDIS_URL=redis://u:secret-4@h/0\n"
-        "BACKENDS__B__BASE_URL=http://u:secret-5@h/v1\nBACKENDS__B__API_KEY=secret-6\n",
+        "BACKENDS__B__BASE_URL=http://u:secret-5@h/v1\n"
+        "BACKENDS__C__BASE_URL=http://h/v1\nBACKENDS__C__API_KEY=secret-6\n",
     )
     for shown in (str(settings.masked()), str(settings.backend_configs["groq"])):
         assert "secret-" not in shown
     assert settings.masked()["redis_url"] == "redis://***@h/0"
+
+
+def test_a_user_in_an_address_beside_a_key_is_refused(env: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _load(env, "BACKENDS__B__BASE_URL=http://u:p@h/v1\nBACKENDS__B__API_KEY=k\n")
+    assert caught.value.mistakes == ["B: its address has a user and it has an API key as well; leave one of them out"]
 
 
 async def test_admin_config_is_masked(start: Start) -> None:
@@ -182,14 +190,13 @@ async def test_admin_config_is_masked(start: Start) -> None:
 
 def test_the_example_names_every_setting_and_nothing_else() -> None:
     example = (_ROOT / ".env.example").read_text()
-    named = set(re.findall(r"^#?\s?([A-Z][A-Z0-9_]*)=", example, re.MULTILINE))
-    nested = {name for name in named if name.startswith(("BACKENDS__", "ROLES__"))}
-    flat = set(Settings.model_fields) - {"backends", "roles"}
-    allowed = {"CLOUDFLARE_API_TOKEN", "AI_MODEL_FAST", "AI_MODEL_ACCURATE", "WORKERS_AI_API_KEY"}
-    assert {name.upper() for name in flat} - named <= {"WORKERS_AI_API_KEY"}
-    assert {name.lower() for name in named - nested - allowed} <= flat
-    options = {name.split("__")[2].lower() for name in nested if name.startswith("BACKENDS__")}
-    assert options == set(BackendOptions.model_fields)
+    named = set(re.findall(r"^(?:# )?([A-Z][A-Z0-9_]*)=", example, re.MULTILINE))
+    nested = {name for name in named if "__" in name}
+    assert {name.lower() for name in named - nested} == set(Settings.model_fields) - {"backends", "roles"}
+    options = set(re.findall(r"BACKENDS__[A-Z_]+?__([A-Z_]+)=", example))
+    assert options <= {name.upper() for name in BackendOptions.model_fields}
+    _, _, own = example.partition("BACKENDS__MY_BOX")
+    assert [name for name in BackendOptions.model_fields if name.upper() not in own] == []
     assert any(name.startswith("ROLES__") for name in nested)
 
 

@@ -1,0 +1,20 @@
+"""Starting is quick: what is heavy is imported where it is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_HEAVY = ("mlx", "mlx_lm", "transformers", "sqlalchemy", "genai_prices", "sklearn", "llguidance", "redis")
+
+
+@pytest.mark.parametrize("module", ["app.main", "app.__main__", "app.serve"])
+def test_nothing_heavy_is_imported_at_the_start(module: str) -> None:
+    code = f"import sys, {module}; print(*[name for name in {_HEAVY!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
+    )
+    assert done.stdout.split() == []

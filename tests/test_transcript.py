@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.call import Usage
+from app.transcript import Transcript, read_usage
+
+
+def _take(*deltas: dict[str, Any], finish: str | None = None) -> Transcript:
+    script = Transcript()
+    for delta in deltas:
+        script.take({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+    if finish:
+        script.take({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+    return script
+
+
+def test_text_and_reasoning_are_kept_apart() -> None:
+    script = _take(
+        {"role": "assistant", "content": ""}, {"reasoning_content": "r"}, {"reasoning": "s"}, {"content": "x"}
+    )
+    assert (script.reasoning, script.text, script.contents, script.exact) == (["r", "s"], ["x"], 3, True)
+    assert script.committed
+    assert not script.finished
+
+
+@pytest.mark.parametrize("delta", [{"tool_calls": [{"index": 0}]}, {"refusal": "no"}, {"audio": {"id": "a"}}])
+def test_what_cannot_be_told_again_is_not_exact(delta: dict[str, Any]) -> None:
+    script = _take({"content": "x"}, delta)
+    assert not script.exact
+    assert script.contents == 2
+
+
+def test_a_role_alone_is_no_commitment_but_an_end_is() -> None:
+    assert not _take({"role": "assistant", "content": ""}).committed
+    assert _take({"role": "assistant"}, finish="stop").committed
+
+
+def test_it_is_finished_when_every_choice_is() -> None:
+    script = _take({"content": "x"}, finish="stop")
+    seen = [(script.finished, script.exact)]
+    script.take({"choices": [{"index": 1, "delta": {"content": "y"}}]})
+    seen.append((script.finished, script.exact))
+    script.take({"choices": [{"index": 1, "delta": {}, "finish_reason": "length"}]})
+    assert [*seen, (script.finished, script.exact)] == [(True, True), (False, False), (True, False)]
+    assert script.finish == {0: "stop", 1: "length"}
+
+
+def test_usage_is_the_backends_or_an_estimate_that_says_so() -> None:
+    script = _take({"content": "x"}, {"content": "y"})
+    assert script.usage(9) == Usage(9, 2, estimated=True)
+    script.take({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+    assert script.usage(9) == Usage(3, 4)
+
+
+def test_groqs_usage_counts_too() -> None:
+    script = Transcript()
+    script.take({"choices": [], "x_groq": {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}})
+    assert script.usage() == Usage(3, 4)
+
+
+def test_time_per_token_needs_two() -> None:
+    assert _take({"content": "x"}).per_token_ms() is None
+    assert (_take({"content": "x"}, {"content": "y"}).per_token_ms() or 0) > 0
+
+
+@pytest.mark.parametrize(
+    ("told", "usage"),
+    [
+        (None, None),
+        ({}, None),
+        ("x", None),
+        ({"prompt_tokens": 1, "completion_tokens": 2}, Usage(1, 2)),
+        ({"prompt_tokens": -1, "completion_tokens": "2"}, Usage()),
+        ({"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 2}}, Usage(5, cached=2)),
+        ({"completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 2}}, Usage(0, 5, reasoning=2)),
+        ({"prompt_tokens": 1, "prompt_tokens_details": [1], "completion_tokens_details": 7}, Usage(1)),
+        ({"prompt_tokens": 1, "cost": 0.5}, Usage(1, cost_usd=0.5)),
+        ({"prompt_tokens": 1, "cost": "much"}, Usage(1)),
+        ({"prompt_tokens": 1, "cost": True}, Usage(1)),
+    ],
+)
+def test_usage_objects(told: Any, usage: Usage | None) -> None:
+    assert read_usage(told) == usage
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2),
+    max_leaves=3,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["prompt_tokens", "completion_tokens", "prompt_tokens_details", "cost"]), _JSON))
+def test_no_usage_breaks_anything(told: dict[str, Any]) -> None:
+    found = read_usage(told)
+    assert found is None or found.prompt >= 0
