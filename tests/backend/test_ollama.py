@@ -112,8 +112,8 @@ class TestNative:
             )
             told = next(chunk["performance"] for chunk in chunks(answer) if "performance" in chunk)
             stages = told["stages"]
-            assert stages["prompt"] == pytest.approx(200, abs=60)
-            assert stages["decode"] == pytest.approx(200, abs=80)
+            assert stages["prompt"] >= 190
+            assert stages["decode"] >= 190
             assert sum(stages.values()) == pytest.approx(told["totalMs"], abs=1)
 
     @pytest.mark.parametrize("fault", ["ollmid:2", "cut:2", "cuteof:2"])

@@ -40,6 +40,11 @@ class Running:
     reader: asyncio.Task[None] | None = None
     done: bool = False
 
+    async def beyond(self, at: int) -> None:
+        """Return once there is more output than so many bytes, or no more to come."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: len(self.output) > at or self.done)
+
     async def read(self) -> None:
         """Collect the output to its end."""
         assert self.process.stdout is not None

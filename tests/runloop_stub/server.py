@@ -312,9 +312,7 @@ class RunloopStub:
         await response.prepare(request)
         sent = int(request.query.get("offset") or 0)
         while True:
-            async with running.changed:
-                seen = sent
-                await running.changed.wait_for(lambda: len(running.output) > seen or running.done)
+            await running.beyond(sent)
             data = bytes(running.output[sent:])
             text = data.decode(errors="ignore")  # half a character waits for its other half
             if not text and running.done:
