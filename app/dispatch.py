@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from app.backend.engine_host import ENGINE_LOST, ENGINE_UNAVAILABLE
 from app.call import Attempt, Target
 from app.errors import BackendError, Reason, SluiceError
 from app.guard.breaker import Refusal
@@ -172,9 +173,10 @@ class Walk:
 
     def lost(self, hold: Hold, error: BackendError, usage: Transcript | None = None) -> None:
         """Write down a failed attempt, and tell the breaker."""
-        hold.settle(outcome_of(error.reason), error.reason, error.status)
+        outcome = "ignored" if error.code == ENGINE_LOST else outcome_of(error.reason)
+        hold.settle(outcome, error.reason, error.status)
         self._starts[-1] = time.monotonic()  # the backend saw it begin later than we did, by a handshake at least
-        if outcome_of(error.reason) != "ignored":
+        if outcome != "ignored":
             hold.lane.last_error = _kept(error)
         spent = usage.usage() if usage is not None and usage.contents else None
         result = SHOWN.get(error.reason, str(error.reason))
@@ -190,6 +192,8 @@ class Walk:
         """
         if error.reason is Reason.CONTEXT_LENGTH:
             self.left = [each for each in self.left if self._larger(each, target)]
+        if error.code == ENGINE_UNAVAILABLE and self.left:
+            return None  # another candidate is sooner than an engine that has to wait before it starts again
         step = decide(
             Failure(error.reason, error.retry_after_s),
             tried=tried,
@@ -259,21 +263,28 @@ class Walk:
         target = hold.lane.target
         limit_s = self.config(target).limits.first_content_s
         loop = asyncio.get_running_loop()
-        stream: EventStream | None = None
+        opened: Opened | None = None
         backend = await self._prepared(target)
         try:
-            async with asyncio.timeout_at(min(loop.time() + limit_s, self.deadline(target))):
-                stream = await backend.stream(self.ask, target, body, self.trace)
-                return await self._commit(Opened(hold, stream))
-        except TimeoutError as error:
-            _close(stream)
-            if self.remaining_s() <= 0:
-                raise _late() from error
-            message = f"{target} gave no content within {limit_s:g} s."
-            raise BackendError(Reason.NO_CONTENT, message, status=504) from error
+            while True:
+                try:
+                    async with asyncio.timeout_at(min(loop.time() + limit_s, self.deadline(target))):
+                        if opened is None:
+                            opened = Opened(hold, await backend.stream(self.ask, target, body, self.trace))
+                        return await self._commit(opened)
+                except TimeoutError as error:
+                    if opened is None or not opened.stream.waits or loop.time() >= self.deadline(target):
+                        raise self._silent(target) from error
         except BaseException:
-            _close(stream)
+            if opened is not None:
+                opened.stream.close()
             raise
+
+    def _silent(self, target: Target) -> BackendError:
+        if self.remaining_s() <= 0:
+            return _late()
+        limit_s = self.config(target).limits.first_content_s
+        return BackendError(Reason.NO_CONTENT, f"{target} gave no content within {limit_s:g} s.", status=504)
 
     async def _commit(self, opened: Opened) -> Opened:
         script = opened.script
@@ -375,11 +386,6 @@ class Answer:
 
     target: Target
     whole: Whole
-
-
-def _close(stream: EventStream | None) -> None:
-    if stream is not None:
-        stream.close()
 
 
 def _cut(target: Target) -> BackendError:

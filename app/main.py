@@ -10,13 +10,14 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from app import __version__
-from app.api import errors, ops
+from app.api import errors, openapi, ops
 from app.api.admin import admin
 from app.api.calls import CallEndpoint
 from app.api.edge import Cors, Edge
 from app.gateway import Gateway
 from app.guard.lanes import Lanes
 from app.life import life
+from app.route.resolve import chain_of_role
 from app.settings import Live
 from app.telemetry import logs
 from app.telemetry.metrics import Metrics
@@ -55,6 +56,7 @@ def create_app(live: Live | None = None) -> FastAPI:
     app.include_router(ops.public)
     app.include_router(admin)
     errors.install(app)
+    openapi.install(app)
     app.add_middleware(
         Cors,
         allow_origins=list(settings.cors_origins),
@@ -78,7 +80,8 @@ class _Labels:
     def __call__(self, target: Target) -> str:
         if self._generation != self._live.generation:
             self._generation = self._live.generation
-            chains = self._live.current.chains.values()
+            settings = self._live.current
+            chains = [chain_of_role(role, settings) for role in settings.chains]
             self._known = {choice.target: str(choice.target) for chain in chains for choice in chain}
         return self._known.get(target) or f"{target.backend}/other"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from app.backend.base import Event
+from app.backend.engine_host import ENGINE_LOST
 from app.call import Attempt
 from app.errors import BackendError, Reason
 
@@ -107,22 +108,24 @@ class StreamAnswer:
         self._done = True  # nothing is held until the rescue has succeeded
         if error.reason in _HOPELESS or not self.said.exact or len(self._walk.trace.rescued) >= _MOST_RESCUES:
             raise error
-        again = error.reason in _RESTARTS
+        again = [self.target] if error.reason in _RESTARTS else []
+        # An engine that ended takes seconds to be back: others are sooner.
+        walk = self._walk
+        targets = [*walk.left, *again] if error.code == ENGINE_LOST else [*again, *walk.left]
         events = None
         if not broken.malformed:  # where an event was lost, only the whole answer told anew is sure to be exact
-            events = await self._continued(again=again)
-        events = events or await self._restarted(again=again)
+            events = await self._continued(targets)
+        events = events or await self._restarted([*walk.left] or again)
         if events is None:
             raise error
         self._done = False
         return events
 
-    async def _continued(self, *, again: bool) -> list[Event] | None:
+    async def _continued(self, targets: list[Target]) -> list[Event] | None:
         """Ask targets that continue an assistant message to go on from what was said."""
         walk, text = self._walk, "".join(self.said.text)
         if not text or self.said.reasoning:
             return None
-        targets = [self.target] * again + walk.left
         for target in [each for each in targets if self._takes_prefill(each)]:
             opened = await self._open(target, _prefilled(walk.ask.body, text, self.said.contents))
             if opened is not None:
@@ -132,10 +135,9 @@ class StreamAnswer:
     def _takes_prefill(self, target: Target) -> bool:
         return self._walk.config(target).prefill is True and not self._walk.lane(target).refuses_prefill
 
-    async def _restarted(self, *, again: bool) -> list[Event] | None:
+    async def _restarted(self, targets: list[Target]) -> list[Event] | None:
         """Ask for the whole answer anew, and skip what was said if it is said again exactly."""
         walk = self._walk
-        targets = [*walk.left] or [self.target] * again
         for target in targets:
             opened = await self._open(target, walk.ask.body)
             if opened is None:

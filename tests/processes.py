@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+ONE_MODEL = "".join(
+    f"MODEL_{role}=up/m\n" for role in ("SMALL", "MEDIUM", "LARGE", "CODE", "POLISH", "ANALYSIS", "EMBEDDING")
+)
+"""Every role is one model of the upstream: whatever a call asks for, no local model is started."""
+
 
 @dataclass
 class Served:

@@ -9,8 +9,11 @@ import pytest
 
 from tests.failure_play import Played, call, play
 from tests.failure_table import ROWS, SETTINGS, SHORT, Row
+from tests.processes import served
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.conftest import Running, Start
     from tests.upstream import Upstream
 
@@ -42,8 +45,9 @@ def most_in(starts: list[float], window_s: float) -> int:
 
 
 async def test_every_row_of_the_table(up: Upstream, start: Start) -> None:
-    async with start(SETTINGS.format(url=up.url) + SHORT, up=up) as sluice:
-        room = asyncio.Semaphore(48)
+    # A limit well above what a busy machine needs for an answer, so that only what is meant to be slow is too slow.
+    async with start(SETTINGS.format(url=up.url) + SHORT.format(limit_s=1.5), up=up) as sluice:
+        room = asyncio.Semaphore(16)
 
         async def check(row: Row, *, stream: bool, spare: bool) -> list[str]:
             async with room:
@@ -56,6 +60,34 @@ async def test_every_row_of_the_table(up: Upstream, start: Start) -> None:
         assert (await call(sluice.client, "up/well", stream=True)).outcome == "whole"
         assert_settled(sluice)
         await up.wait_for(lambda _: up.active == 0)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+async def test_the_default_limits(up: Upstream, start: Start) -> None:
+    """First content 10 s, silence 15 s, and the whole answer of F6, F7 and F9 within their sum."""
+    async with start("LOG_LEVEL=error\n", up=up) as sluice:
+        sluice.client.timeout = 200
+        kinds = {"a-hang": (10, 15), "b-slow:20": (10, 15), "c-stall:3": (15, 20), "d-drip": (10, 15)}
+        got = await asyncio.gather(
+            *(call(sluice.client, f"up/{model}", stream=True, models=["up/well"]) for model in kinds),
+            call(sluice.client, "up/e-hang", stream=False, models=["up/well"]),
+        )
+        assert {each.outcome for each in got} == {"whole"}
+        for each, (least, most) in zip(got, [*kinds.values(), (120, 125)], strict=True):
+            assert least <= each.wall_s < most
+
+
+@pytest.mark.parametrize("fault", ["endless", "longline", "bighead:4096", "endlesshead", "bytes:1"])
+async def test_no_backend_can_fill_the_memory(up: Upstream, tmp_path: Path, fault: str) -> None:
+    text = f"BACKENDS__UP__BASE_URL={up.url}\nRETRIES=0\n"
+    async with served(tmp_path / ".env", text) as gateway:
+        before = gateway.rss_mb()
+        got = await asyncio.gather(*(call(gateway.client, f"up/m{n}-{fault}", stream=bool(n % 2)) for n in range(4)))
+        # Each may hold one answer of MAX_ANSWER_MB (64), and a copy where its parts are joined.
+        assert gateway.rss_mb() - before < 4 * 64 * 2
+        assert all(each.wall_s < 60 for each in got)
+        assert (await call(gateway.client, "up/well", stream=True)).outcome == "whole"
 
 
 def assert_settled(sluice: Running) -> None:

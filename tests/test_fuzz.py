@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from tests.failure_play import call
-from tests.processes import Served, served
+from tests.processes import ONE_MODEL, Served, served
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,7 +139,7 @@ def verdict(answer: httpx.Response, raw: bytes) -> str:
 
 
 async def check(up: Upstream, env_file: Path, bodies: int, grown_mb: float) -> None:
-    text = f"BACKENDS__UP__BASE_URL={up.url}\nMODEL_LARGE=up/large\nMODEL_EMBEDDING=up/e\nRETRIES=0\n"
+    text = f"BACKENDS__UP__BASE_URL={up.url}\nRETRIES=0\n{ONE_MODEL}"
     async with served(env_file, text) as gateway:
         await fuzz(gateway, 300, seed=0)
         children, before, begun = gateway.children(), gateway.rss_mb(), time.monotonic()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from app.api.respond import SSEWriter
 from tests.sdk import ROLES, say, stream, streamed_text
 from tests.upstream import Upstream
 
@@ -244,7 +246,7 @@ class TestStreams:
     async def test_comments_keep_a_held_back_stream_alive(
         self, start: Start, up: Upstream, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("app.api.respond.KEEP_ALIVE_S", 0.05)
+        monkeypatch.setattr("app.api.respond.SSEWriter", partial(SSEWriter, keep_alive_s=0.05))
         text = f"{ROLES}{BUFFER}MODEL_SMALL=up/slow-slow:0.3\n"
         async with start(text, up=up) as sluice:
             lines = (await sluice.chat("auto", stream=True)).text.split("\n\n")

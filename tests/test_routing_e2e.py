@@ -304,6 +304,9 @@ class TestNames:
         async with start(text) as sluice:
             assert (await say(sluice, model=asked)).target == "openrouter/qwen/qwen-2.5-72b-instruct"
             assert up.log[-1].body["model"] == "qwen/qwen-2.5-72b-instruct"
+            metrics = (await sluice.client.get("/metrics")).text
+            assert 'target="openrouter/qwen/qwen-2.5-72b-instruct"' in metrics
+            assert "openrouter/other" not in metrics
 
     async def test_an_alias_may_be_a_chain(self, start: Start, up: Upstream) -> None:
         async with start(f'{ROLES}MODEL_ALIASES={{"gpt-4o": "up/a-500,up/b"}}\nRETRIES=0\n', up=up) as sluice:

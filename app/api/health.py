@@ -31,7 +31,7 @@ async def local_models(gateway: Gateway) -> dict[str, Any]:
         return {}
     named = sorted({str(target) for target in _used(settings) if target.backend == "mlx"})
     models: dict[str, Any] = {name: {"state": "not_loaded"} for name in named}
-    backend = gateway.backends.mlx()
+    backend = gateway.backends.mlx(config)
     for told in await backend.ask_engines("/health") if backend is not None else ():
         for name, state in told.get("models", {}).items():
             shown = models.get(f"mlx/{name}")
@@ -95,6 +95,8 @@ def _backend(name: str, gateway: Gateway, settings: Settings, used: set[Target])
     if problem is not None:
         return {"status": "unusable", "why": problem}
     out = {}
+    if name == "mlx" and gateway.backends.trouble() is not None:
+        out[name] = gateway.backends.trouble()
     for lane in gateway.lanes:
         if lane.target in used and lane.breaker.state in _BAD:
             told = lane.last_error

@@ -72,7 +72,7 @@ async def ready(gateway: Here) -> JSONResponse:
 @public.get("/metrics")
 async def metrics(gateway: Here) -> Response:
     """Return Prometheus metrics, summed over the workers."""
-    backend = gateway.backends.mlx()
+    backend = gateway.backends.mlx(gateway.live.current.backend_configs["mlx"])
     if backend is not None:
         gateway.metrics.engines(await backend.ask_engines("/stats"), gateway.backends.restarts())
     return Response(await asyncio.to_thread(gateway.metrics.text), media_type=CONTENT_TYPE)

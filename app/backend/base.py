@@ -39,6 +39,10 @@ class EventStream(Protocol):
     def malformed(self) -> int:
         """How many events were no JSON and were skipped."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether the backend's newest word is that it has not begun: then no time limit of the answer runs."""
+
     async def batch(self) -> list[Event]:
         """Return every event that has arrived, at least one; an empty list once the stream has ended.
 

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 log = logging.getLogger("sluice")
+ENGINE_LOST = "engine_lost"
+"""The code of an error that is the engine's end and not the model's fault: the lane's breaker does not count it. An
+engine that keeps ending is held back by its host, and that counts."""
+ENGINE_UNAVAILABLE = "engine_unavailable"
+"""The code of an error that the engine does not start."""
 START_S = 60.0
 """How long the engine may take until it listens: it does so before it imports mlx, so this is ample."""
 _POLL_S = 0.02
@@ -30,6 +35,8 @@ _BACKOFF_S = (0.0, 0.5, 2.0, 5.0, 15.0, 30.0)
 _HEALTHY_S = 60.0
 """An engine that lived this long did not die of what killed the one before it."""
 _LEAVE_S = 8.0
+_EXIT_S = 0.3
+"""How long after its connections broke an engine's exit status may still come."""
 
 
 class EngineHost:
@@ -51,6 +58,7 @@ class EngineHost:
         self._watcher: asyncio.Task[None] | None = None
         self._pipe: int | None = None
         self._deaths = 0
+        self._born = 0.0
         self._not_before = 0.0
         self.restarts = 0
         self.last_exit: str | None = None
@@ -81,17 +89,21 @@ class EngineHost:
         loop = asyncio.get_running_loop()
         if loop.time() < self._not_before:
             wait_s = self._not_before - loop.time()
-            raise _unavailable(f"The local engine ended ({self.last_exit}) and starts again in {wait_s:.0f} s.", wait_s)
-        with self._locked() as lock:
-            if lock is not None:
-                await self._spawn(lock)
+            raise unavailable(f"The local engine ended ({self.last_exit}) and starts again in {wait_s:.0f} s.", wait_s)
         until = loop.time() + START_S
+        mine: asyncio.subprocess.Process | None = None
         while not await self.answers():
-            if self._process is not None and self._process.returncode is not None:
-                raise _unavailable(f"The local engine did not start: {self._told(self._process.returncode)}.", 5.0)
+            if mine is not None and mine.returncode is not None:
+                raise unavailable(f"The local engine did not start: {_told(mine.returncode)}.", 5.0)
             if loop.time() > until:
-                raise _unavailable(f"The local engine did not listen within {START_S:g} s.", 5.0)
+                raise unavailable(f"The local engine did not listen within {START_S:g} s.", 5.0)
+            mine = mine or await self._try_spawn()  # another worker may have the turn, and may fail
             await asyncio.sleep(_POLL_S)
+
+    async def _try_spawn(self) -> asyncio.subprocess.Process | None:
+        """Start the engine, unless another worker does so or its engine lives."""
+        with self._locked() as lock:
+            return await self._spawn(lock) if lock is not None else None
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int | None]:
@@ -108,13 +120,13 @@ class EngineHost:
         finally:
             os.close(lock)  # the engine has inherited it, and with it the lock
 
-    async def _spawn(self, lock: int) -> None:
+    async def _spawn(self, lock: int) -> asyncio.subprocess.Process:
         if not self._pipe_path.exists():
             os.mkfifo(self._pipe_path, 0o600)
         stdin = os.open(self._pipe_path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             self._hold_pipe()
-            self._process = await asyncio.create_subprocess_exec(
+            self._process = process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "app.engine", "--uds", str(self.socket), "--exit-on-eof"),
                 stdin=stdin,
                 stdout=asyncio.subprocess.DEVNULL,
@@ -125,8 +137,10 @@ class EngineHost:
             )
         finally:
             os.close(stdin)
-        log.info("local engine started, pid %d", self._process.pid)
-        self._watcher = asyncio.create_task(self._watch(self._process))
+        log.info("local engine started, pid %d", process.pid)
+        self._born = asyncio.get_running_loop().time()
+        self._watcher = asyncio.create_task(self._watch(process))
+        return process
 
     def _hold_pipe(self) -> None:
         """Hold the pipe open for writing: the engine lives while somebody does."""
@@ -136,23 +150,29 @@ class EngineHost:
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Note why the engine ended, and how long to wait before the next one."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         code = await process.wait()
-        self._deaths = 1 if loop.time() - began > _HEALTHY_S else self._deaths + 1
-        self._not_before = loop.time() + _BACKOFF_S[min(self._deaths - 1, len(_BACKOFF_S) - 1)]
-        self.last_exit = self._told(code)
+        now = asyncio.get_running_loop().time()
+        self._deaths = 1 if now - self._born > _HEALTHY_S else self._deaths + 1
+        self._not_before = now + _BACKOFF_S[min(self._deaths - 1, len(_BACKOFF_S) - 1)]
+        self.last_exit = _told(code)
         self.restarts += 1
         log.error("local engine ended: %s", self.last_exit)
 
-    @staticmethod
-    def _told(code: int) -> str:
-        known = {2: "wrong settings", 3: "the extra 'local' is not installed", 4: "its address is taken"}
-        if code == -9:  # noqa: PLR2004 - SIGKILL
-            return "killed, most likely for want of memory (lower MLX_MEMORY_GB)"
-        if code < 0:
-            return f"killed by signal {-code}"
-        return known.get(code, "a step hung" if code == 75 else f"exit status {code}; its log says why")  # noqa: PLR2004
+    async def why_gone(self) -> str | None:
+        """Say why the engine ended that has just broken a connection; None where it lives or is another worker's."""
+        watcher = self._watcher
+        if watcher is None:
+            return None
+        await asyncio.wait({watcher}, timeout=_EXIT_S)
+        return self.last_exit if watcher.done() else None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why local models are not to be relied on: the engine ended twice or more in a row a short time ago."""
+        now = asyncio.get_running_loop().time()
+        if self._deaths < 2 or now > max(self._born, self._not_before) + _HEALTHY_S:  # noqa: PLR2004 - once is an accident
+            return None
+        return f"the local engine ended {self._deaths} times in a row: {self.last_exit}"
 
     async def close(self) -> None:
         """Let go of the engine; the last worker to do so ends it."""
@@ -168,7 +188,23 @@ class EngineHost:
                     await process.wait()
 
 
-def _unavailable(message: str, retry_after_s: float) -> BackendError:
+_EXITS = {
+    0: "it was told to",
+    2: "wrong settings; its log says which",
+    3: "the extra 'local' is not installed",
+    4: "its address is taken",
+    75: "a step hung",
+    -9: "killed, most likely for want of memory (lower MLX_MEMORY_GB)",
+}
+
+
+def _told(code: int) -> str:
+    unknown = f"killed by signal {-code}" if code < 0 else f"exit status {code}; its log says why"
+    return _EXITS.get(code, unknown)
+
+
+def unavailable(message: str, retry_after_s: float) -> BackendError:
+    """Return the error that there is no engine, and when there may be one, in seconds."""
     return BackendError(
-        Reason.CONNECT, message, status=503, code="engine_unavailable", retry_after_s=max(retry_after_s, 1.0)
+        Reason.CONNECT, message, status=503, code=ENGINE_UNAVAILABLE, retry_after_s=max(retry_after_s, 1.0)
     )

@@ -185,6 +185,12 @@ class HttpEventStream:
         self._ended = False
         self.whole = False
         self.malformed = 0
+        self.waits = False
+
+    @property
+    def comment(self) -> bytes:
+        """The newest comment of the stream, empty once an event came after it."""
+        return self._decoder.comment
 
     async def batch(self) -> list[Event]:
         """Return every event that has arrived; an empty list at the end."""

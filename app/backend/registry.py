@@ -66,12 +66,12 @@ class Backends:
         if config.engines:
             elsewhere = [replace(config, base_url=f"{url.removesuffix('/v1')}/v1") for url in config.engines]
             wires = [OpenAIBackend(each, self.client, self._max_answer_bytes) for each in elsewhere]
-            return MlxBackend(config, wires, None, config.models)
+            return MlxBackend(config, wires, None)
         host = self._host(config)
         if self._engine_client is None:
             self._engine_client = HttpClient(host.socket)
         wire = OpenAIBackend(config, self._engine_client, self._max_answer_bytes)
-        return MlxBackend(config, [wire], host, config.models)
+        return MlxBackend(config, [wire], host)
 
     def _host(self, config: BackendConfig) -> EngineHost:
         """Return the engine of this host; what it is told when it starts next is what the configuration says then."""
@@ -80,9 +80,9 @@ class Backends:
             self.engine = EngineHost(self._directory, lambda: self._environment)
         return self.engine
 
-    def mlx(self) -> MlxBackend | None:
-        """Return the backend of local models, if a call has needed it."""
-        found = self._built.get("mlx")
+    def mlx(self, config: BackendConfig) -> MlxBackend | None:
+        """Return the backend of local models if it is usable; no engine is started for it."""
+        found = self.of(config) if config.problem is None else None
         return found if isinstance(found, MlxBackend) else None
 
     def states(self, configs: Mapping[str, BackendConfig]) -> dict[str, tuple[str, str | None]]:
@@ -108,6 +108,10 @@ class Backends:
     def restarts(self) -> int:
         """Return how often this worker has seen the engine end."""
         return self.engine.restarts if self.engine is not None else 0
+
+    def trouble(self) -> str | None:
+        """Return why local models are not to be relied on, or None."""
+        return self.engine.trouble if self.engine is not None else None
 
     async def close(self) -> None:
         """Close every connection."""

@@ -9,12 +9,17 @@ MAX_EVENT_BYTES = 8 * 1024 * 1024
 
 
 class SSEDecoder:
-    """Turns bytes, cut anywhere, into the data of whole events. Comments, ids and event names are dropped."""
+    """Turns bytes, cut anywhere, into the data of whole events. Ids and event names are dropped.
+
+    Attributes:
+        comment: the newest comment that came after all events, without its colon.
+    """
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._buffer = b""
         self._after_cr = False
         self._max = max_event_bytes
+        self.comment = b""
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the data of every event that this chunk completes.
@@ -30,6 +35,7 @@ class SSEDecoder:
             return []
         *blocks, self._buffer = (self._buffer + chunk).split(b"\n\n")
         self._check()
+        self.comment = blocks[-1][1:].strip() if blocks and blocks[-1].startswith(b":") else b""
         return [data for block in blocks if (data := _data(block)) is not None]
 
     def flush(self) -> list[bytes]:

@@ -207,6 +207,8 @@ class MergedBatch:
         step = min(affordable, _LONGEST_STEP)
         generator.prefill_step_size = generator._prompt_batch.prefill_step_size = step  # noqa: SLF001
         sizes = [_left_to_read(item[0]) for item in reading]
+        if len(waiting) > 1:
+            _oldest_and_its_likes_first(waiting)
         # At 1 only the last token is left, which starts the answer and takes no part in the reading.
         begun = [size for size in sizes if size > 1]
         fresh = [min(_left_to_read(item[1]), step) for item in itertools.islice(waiting, self._most)]
@@ -226,6 +228,18 @@ class MergedBatch:
         """Restore the wired limit and drop the caches."""
         self._generator.close()
         self._generator = None
+
+
+def _oldest_and_its_likes_first(waiting: deque[Any]) -> None:
+    """Put the oldest prompt in front and those nearest to it in length behind it, so that little is padded.
+
+    The oldest always goes next, so nobody is passed over for long.
+    """
+    oldest = min(waiting, key=lambda item: item[0])
+    size = _left_to_read(oldest[1])
+    ordered = sorted(waiting, key=lambda item: (item is not oldest, abs(_left_to_read(item[1]) - size), item[0]))
+    waiting.clear()
+    waiting.extend(ordered)
 
 
 def joining(begun: list[int], fresh: list[int], step: int, affordable: int, most: int) -> int:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _SMALLEST_WINDOW = 2048
 """Prompt and answer of up to this many tokens fit everywhere: nobody's window needs to be looked up for them."""
+_NOT_ALLOWED = "is not among the local models"
 
 
 class Catalog(Protocol):
@@ -58,7 +59,7 @@ def make_plan(ask: Ask, verdict: Verdict, settings: Settings, catalog: Catalog) 
     messages, dropped = _fit(ask, verdict, settings, sieve, catalog)
     role = sieve.roles.get(sieve.left[0], chain.role)
     if role != chain.role:
-        why.append(f"no target of {chain.role} can do it, so {role} serves")
+        why.append(f"no target of {chain.role} can serve, so {role} does")
     arm = _arm_first(ask, chain.choices if role == chain.role else chain_of_role(role or "", settings), role, sieve)
     if arm is not None:
         why.append(f"the A/B weights chose {arm}")
@@ -106,7 +107,7 @@ def _usable(chain: Chain, settings: Settings) -> _Sieve:
             if target in sieve.roles:
                 continue
             sieve.roles[target] = role or ""
-            problem = _problem(settings.backend_configs[target.backend], settings)
+            problem = _problem(target, settings.backend_configs[target.backend], settings)
             if problem is None:
                 sieve.left.append(target)
             elif role == chain.role:
@@ -117,7 +118,9 @@ def _usable(chain: Chain, settings: Settings) -> _Sieve:
     return sieve
 
 
-def _problem(config: BackendConfig, settings: Settings) -> str | None:
+def _problem(target: Target, config: BackendConfig, settings: Settings) -> str | None:
+    if config.problem is None and config.models is not None and target.model not in config.models:
+        return _NOT_ALLOWED
     if config.problem is None and settings.force_local_llm is not None and config.local != settings.force_local_llm:
         return f"FORCE_LOCAL_LLM is {str(settings.force_local_llm).lower()}"
     return config.problem
@@ -174,6 +177,16 @@ def _leave_out(sieve: _Sieve, small: dict[Target, int]) -> None:
 
 def _nothing_usable(chain: Chain, sieve: _Sieve) -> SluiceError:
     told = "; ".join(f"{target}: {problem}" for target, problem in sieve.skipped)
+    disallowed = [target for target, problem in sieve.skipped if problem == _NOT_ALLOWED]
+    if disallowed:
+        return CallerError(
+            f"{disallowed[0]} is not among the local models: name it in a role or in MLX_MODELS, or set "
+            "MLX_ALLOW_ANY=true to let callers name any.",
+            status=404,
+            code="model_not_allowed",
+            param="model",
+            fault="caller_unknown_model",
+        )
     if not sieve.skipped:
         variable = f"MODEL_{(chain.role or '').upper()}"
         return SluiceError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ _KEY_VARIABLE = {
     "anthropic": "ANTHROPIC_API_KEY",
     "workers-ai": "CLOUDFLARE_API_TOKEN",
 }
+LOCAL_FIRST_CONTENT_S = 60.0
+"""For local models where nobody set FIRST_CONTENT_TIMEOUT_S: 2,000 tokens of a prompt can take 20 s on two cores."""
 _ENGINE_URL = "http://engine/v1"
 """The engine of this host is reached by its Unix socket, whatever the address says."""
 
@@ -94,8 +97,8 @@ def _devbox(settings: Settings) -> DevboxOptions:
 
 
 def _named(settings: Settings, backend: str) -> frozenset[str]:
-    """Return the models of a backend that some role names."""
-    chains = settings.chains.values()
+    """Return the models of a backend that some role or alias names."""
+    chains = (*settings.chains.values(), *settings.alias_chains)
     return frozenset(choice.target.model for chain in chains for choice in chain if choice.target.backend == backend)
 
 
@@ -111,7 +114,7 @@ def _mlx(settings: Settings, options: BackendOptions) -> BackendConfig:
         local=local,
         problem=_switched_off(settings, "mlx", options, local=local)
         or (None if engines else hardware.missing_engine()),
-        limits=_limits(settings.limits, options),
+        limits=_limits(_patient(settings), options),
         prefill=True if options.prefill is None else options.prefill,
         context_window=options.context_window,
         slots=options.slots or settings.slots,
@@ -139,6 +142,7 @@ def _environment(settings: Settings) -> tuple[tuple[str, str], ...]:
         "MLX_MEMORY_GB": f"{settings.mlx_memory_gb:g}",
         "MLX_DRAFT_MODEL": settings.mlx_draft_model,
         "MLX_PREFIX_DIR": settings.mlx_prefix_dir,
+        "MLX_KEEPALIVE_S": "1",  # its comments say that a call waits: then the limits of an answer do not run
         "HF_TOKEN": _secret(settings.hf_token),
         "LOCAL_ONLY": str(settings.local_only).lower(),
         "ENGINE_KEY": "",
@@ -169,6 +173,13 @@ def _limits(default: Limits, options: BackendOptions) -> Limits:
         options.idle_timeout_s or default.idle_s,
         options.deadline_s or default.deadline_s,
     )
+
+
+def _patient(settings: Settings) -> Limits:
+    """Return the limits of local models: a CPU reads a long prompt for longer than a cloud may stay silent."""
+    if "first_content_timeout_s" in settings.model_fields_set:
+        return settings.limits
+    return replace(settings.limits, first_content_s=LOCAL_FIRST_CONTENT_S)
 
 
 def _switched_off(settings: Settings, name: str, options: BackendOptions, *, local: bool) -> str | None:

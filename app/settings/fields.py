@@ -316,6 +316,11 @@ class Settings(BaseSettings):
         return {name: parse_chain(text) for name, text in texts.items() if text}
 
     @cached_property
+    def alias_chains(self) -> tuple[tuple[Choice, ...], ...]:
+        """The chains that stand in MODEL_ALIASES; an alias of a role adds none."""
+        return tuple(parse_chain(meaning) for meaning in self.model_aliases.values() if "/" in meaning)
+
+    @cached_property
     def limits(self) -> Limits:
         """The time limits that hold where a backend has none of its own."""
         return Limits(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from prometheus_client import Gauge
 
+from app.call import Target
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from prometheus_client import CollectorRegistry
 
 _STATES = ("not_loaded", "downloading", "loading", "ready", "failed")
 _PER_MODEL = {
+    "loads": ("loads", "How often it was loaded."),
     "load_s": ("load_seconds", "Seconds that the last load took."),
     "batch": ("batch_size", "Sequences decoded together now."),
     "waiting": ("queue", "Requests that wait."),
@@ -27,17 +30,23 @@ _PREFIX = {
 
 
 class EngineMetrics:
-    """Gauges; several engines, or the same one seen by several workers, show their newest values."""
+    """Gauges; several engines, or the same one seen by several workers, show their newest values.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    Args:
+        registry: where they are kept.
+        label: names a target; callers can name models where MLX_ALLOW_ANY lets them, so the names are not the engine's.
+    """
+
+    def __init__(self, registry: CollectorRegistry, label: Callable[[Target], str]) -> None:
         self._registry = registry
+        self._label = label
         self._memory = self._gauge("memory_bytes", "Memory of the engine.", "kind")
         self._state = self._gauge("model_state", "1 for the state that a model is in.", "model", "state")
-        self._restarts = self._gauge("restarts", "How often the engine has ended and was started again.")
+        self._restarts = self._gauge("restarts", "How often the engine has ended.", mode="sum")
         self._models = {key: self._gauge(*about, "model") for key, about in (_PER_MODEL | _PREFIX).items()}
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"sluice_engine_{name}", text, labels, registry=self._registry, multiprocess_mode="mostrecent")
+    def _gauge(self, name: str, text: str, *labels: str, mode: Literal["mostrecent", "sum"] = "mostrecent") -> Gauge:
+        return Gauge(f"sluice_engine_{name}", text, labels, registry=self._registry, multiprocess_mode=mode)
 
     def update(self, stats: Iterable[dict[str, Any]], restarts: int) -> None:
         """Show what the engines say."""
@@ -46,7 +55,7 @@ class EngineMetrics:
             for kind, value in told.get("memory", {}).items():
                 self._memory.labels(kind.removesuffix("_bytes")).set(value)
             for model, about in told.get("models", {}).items():
-                self._update_model(f"mlx/{model}", about)
+                self._update_model(self._label(Target("mlx", model)), about)
 
     def _update_model(self, model: str, about: dict[str, Any]) -> None:
         for state in _STATES:

@@ -76,7 +76,7 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemin",
         )
-        self._engine = EngineMetrics(self._registry)
+        self._engine = EngineMetrics(self._registry, label)
         self._children()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

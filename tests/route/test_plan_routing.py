@@ -35,7 +35,7 @@ def test_roles_out_of_use_are_passed_over_and_said(tmp_path: Path) -> None:
     found = plan(tmp_path, "MODEL_SMALL=openai/none\nMODEL_MEDIUM=up/medium\n")
     assert (names(found)[0], found.role) == ("up/medium", "medium")
     assert [(str(target), why) for target, why in found.skipped] == [("openai/none", "set OPENAI_API_KEY")]
-    assert "no target of small can do it, so medium serves" in found.why
+    assert "no target of small can serve, so medium does" in found.why
 
 
 def test_a_role_that_was_named_goes_nowhere_else(tmp_path: Path) -> None:

@@ -188,8 +188,17 @@ def deltas(reply: Reply, *, thought: bool = False) -> Iterator[dict[str, Any]]:
             yield {"tool_calls": [{"index": index, "function": {"arguments": call.arguments[at : at + size]}}]}
 
 
+_MOST_DIMENSIONS = 8192
+
+
 def embeddings(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the answer to an embeddings call, floats or base64 as asked; 16 dimensions unless asked otherwise."""
+    """Return the answer to an embeddings call, floats or base64 as asked; 16 dimensions unless asked otherwise.
+
+    Raises:
+        ValueError: more dimensions than any model has.
+    """
+    if (body.get("dimensions") or 0) > _MOST_DIMENSIONS:
+        raise ValueError(f"dimensions must be at most {_MOST_DIMENSIONS}")
     given = body.get("input", "")
     many = given if isinstance(given, list) and not (given and isinstance(given[0], int)) else [given]
     texts = [text_of(one) or str(one) for one in many]
