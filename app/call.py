@@ -117,8 +117,9 @@ class BackendConfig:
         slots: calls at once per target; line: calls that may wait for a slot.
         ollama: where it is an Ollama, how it is spoken to.
         devbox: where it is a devbox that has to be woken, which.
+        pulls: for a devbox: models that some role names; others are used if they are there, and never downloaded.
         engines: for local models: base URLs of engines elsewhere; empty means one on this host.
-        models: those that may be loaded or downloaded for a caller; None allows all.
+        models: for local models: those that may be loaded; None allows all.
         environment: for local models: what the engine's process is told.
     """
 
@@ -135,6 +136,7 @@ class BackendConfig:
     line: int = 1024
     ollama: OllamaOptions | None = None
     devbox: DevboxOptions | None = None
+    pulls: frozenset[str] = frozenset()
     engines: tuple[str, ...] = ()
     models: frozenset[str] | None = None
     environment: tuple[tuple[str, str], ...] = field(repr=False, default=())

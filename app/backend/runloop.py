@@ -143,8 +143,8 @@ class RunloopBackend:
         Raises:
             BackendError: see Box.prepare.
         """
-        models = self.config.models
-        await self.box.prepare(target.model, deadline, pull=models is None or target.model in models, alone=alone)
+        pull = target.model in self.config.pulls
+        await self.box.prepare(target.model, deadline, pull=pull, alone=alone)
 
     def _ollama(self) -> OllamaBackend:
         address = self._inside.address
@@ -209,6 +209,11 @@ class BoxStream:
     def __init__(self, stream: EventStream, backend: RunloopBackend) -> None:
         self._stream, self._backend = stream, backend
         self._open = True
+
+    @property
+    def waits(self) -> bool:
+        """Whether the backend's newest word is that it has not begun."""
+        return self._stream.waits
 
     @property
     def malformed(self) -> int:

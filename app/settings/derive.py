@@ -69,7 +69,7 @@ def backend(settings: Settings, name: str, options: BackendOptions) -> BackendCo
         line=settings.line if options.line is None else options.line,
         ollama=ollama,
         devbox=box,
-        models=_named(settings, name) if box is not None else None,
+        pulls=_named(settings, name) if box is not None else frozenset(),
     )
 
 
