@@ -208,9 +208,7 @@ async def test_a_larger_model_that_cannot_be_loaded_leaves_the_call_to_the_small
     folders: dict[str, Path], start: Start
 ) -> None:
     small, large = f"mlx/{folders['qwen']}", f"mlx/{folders['corrupt']}"
-    async with start(
-        f"MODEL_SMALL={small}\nMODEL_MEDIUM={large},{small}\nMODEL_LARGE=groq/m\nMLX_ENABLED=true\n"
-    ) as sluice:
+    async with start(f"MODEL_SMALL={small}\nMODEL_MEDIUM={large},{small}\nMODEL_LARGE=groq/m\nMLX_ENABLED=true\n") as sluice:
         answer = await sluice.chat("medium", max_tokens=2)
         assert answer.headers["x-sluice-target"] == small
         assert answer.headers["x-sluice-attempts"] == f"{large}=model_missing;{small}=ok"
