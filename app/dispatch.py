@@ -341,7 +341,7 @@ class Opened:
         Raises:
             BackendError: STALLED, CUT, DEADLINE, or what the backend said.
         """
-        while not (self.stream.whole and self.script.finished):
+        while not (self.script.finished and (self.stream.whole or self.script.usage_known)):
             events = await self._arrived(idle_s, deadline)
             if not events and not self.script.finished:
                 raise _cut(self.hold.lane.target)

@@ -41,6 +41,11 @@ class Transcript:
         return bool(self.finish) and self.choices <= self.finish.keys()
 
     @property
+    def usage_known(self) -> bool:
+        """Whether the backend has told its usage."""
+        return self._raw_usage is not None
+
+    @property
     def committed(self) -> bool:
         """Whether there is content, or a whole answer without any."""
         return self.contents > 0 or self.finished

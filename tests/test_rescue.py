@@ -148,6 +148,7 @@ class _Stream:
 
     whole = False
     malformed = 0
+    waits = False
 
     async def batch(self) -> list[Event]:
         return []

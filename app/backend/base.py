@@ -51,7 +51,7 @@ class EventStream(Protocol):
         """
 
     def finish(self) -> None:
-        """Give the connection back where the stream is whole, else close it."""
+        """Say that nothing more is wanted of a whole answer, so that its connection may be used again."""
 
     def close(self) -> None:
         """Close the connection at once; harmless when repeated."""

@@ -242,11 +242,8 @@ class HttpEventStream:
         return Event(b"data: " + data + b"\n\n", chunk)
 
     def finish(self) -> None:
-        """Give the connection back: the answer is whole."""
-        if self.whole:
-            self._exchange.finish()
-        else:
-            self._exchange.close()
+        """Give the connection back once the rest of a whole answer has come."""
+        self._exchange.finish()
 
     def close(self) -> None:
         """Close the connection."""
