@@ -63,6 +63,48 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class OllamaOptions:
+    """How an Ollama is spoken to.
+
+    Attributes:
+        native: whether over its own ``/api/chat``, which takes a context size, instead of its OpenAI endpoint.
+        num_ctx: tokens of context that native calls ask for.
+        keep_alive: how long it keeps a model loaded after its last use, in Ollama's notation, e.g. ``5m``.
+        load_s: how long it may take to load one.
+    """
+
+    native: bool = False
+    num_ctx: int = 8192
+    keep_alive: str = "5m"
+    load_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class DevboxOptions:
+    """A Runloop devbox that answers once it is awake.
+
+    Attributes:
+        api_url: of Runloop's control API; api_key: for it.
+        devbox_id: the box to use; where it is empty, one is found or created from ``blueprint_id``.
+        tunnel: whether Ollama is reached through a tunnel; else by executed commands.
+        tunnel_url: the tunnel's address with the placeholders ``{port}`` and ``{key}``.
+        wait: whether a call waits for a sleeping box although another candidate is left.
+        wake_timeout_s: how long a call waits, and how long a box may take to start.
+        idle_suspend_s: a box created here is suspended by Runloop after so many seconds without use.
+    """
+
+    api_url: str
+    api_key: str = field(repr=False)
+    devbox_id: str = ""
+    blueprint_id: str = ""
+    tunnel: bool = True
+    tunnel_url: str = ""
+    wait: bool = True
+    wake_timeout_s: float = 120.0
+    idle_suspend_s: int = 600
+
+
+@dataclass(frozen=True, slots=True)
 class BackendConfig:
     """Everything there is to know of one backend before it is called.
 
@@ -73,6 +115,9 @@ class BackendConfig:
         prefill: whether its models continue an assistant message; None where nobody said.
         context_window: tokens, or None where it depends on the model.
         slots: calls at once per target; line: calls that may wait for a slot.
+        ollama: where it is an Ollama, how it is spoken to.
+        devbox: where it is a devbox that has to be woken, which.
+        pulls: for a devbox: models that some role names; others are used if they are there, and never downloaded.
         engines: for local models: base URLs of engines elsewhere; empty means one on this host.
         models: for local models: those that may be loaded; None allows all.
         environment: for local models: what the engine's process is told.
@@ -89,6 +134,9 @@ class BackendConfig:
     context_window: int | None = None
     slots: int = 256
     line: int = 1024
+    ollama: OllamaOptions | None = None
+    devbox: DevboxOptions | None = None
+    pulls: frozenset[str] = frozenset()
     engines: tuple[str, ...] = ()
     models: frozenset[str] | None = None
     environment: tuple[tuple[str, str], ...] = field(repr=False, default=())

@@ -254,7 +254,7 @@ class Walk:
         """Return a target's backend, once it says that the target is ready."""
         backend = self._backends.of(self.config(target))
         if not backend.always_ready:
-            await backend.prepare(target, self.deadline(target))
+            await backend.prepare(target, self.deadline(target), alone=not self.left)
             self.trace.stage("load")
         return backend
 

@@ -84,6 +84,8 @@ class Reason(StrEnum):
     CONTENT_FILTER = "content_filter"
     CONTEXT_LENGTH = "context_length"
     MODEL_MISSING = "model_missing"
+    COLD = "cold"  # it is being woken or loaded, and nobody waits for that
+    NOT_READY = "not_ready"  # it could not be woken or loaded
     INVALID = "invalid"  # the backend calls the request wrong
     TOO_LARGE = "too_large"  # an answer beyond every bound
     DEADLINE = "deadline"  # the whole call's time is up

@@ -39,7 +39,7 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
     gateway.metrics.config_loaded(ok=True)
     async with contextlib.AsyncExitStack() as stack:
         directory = os.environ.get(RUN_DIR) or stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-"))
-        gateway.backends = Backends(int(settings.max_answer_mb * 1024 * 1024), Path(directory))
+        gateway.backends = Backends(int(settings.max_answer_mb * 1024 * 1024), Path(directory), gateway.metrics)
         stack.push_async_callback(gateway.backends.close)
         await _share(gateway, stack)
         classify([{"role": "user", "content": "warm up"}])  # the first caller is not to wait for the weights

@@ -12,6 +12,17 @@ if TYPE_CHECKING:
 _BAD = {"open", "half_open", "dead"}
 
 
+def _sleepers(gateway: Gateway) -> dict[str, Any]:
+    """Return the state of every model that the roles name on a devbox; nothing is asked for it."""
+    settings = gateway.live.current
+    states = gateway.backends.states(settings.backend_configs)
+    return {
+        str(target): dict(zip(("state", "why"), states[target.backend], strict=True))
+        for target in sorted(_used(settings))
+        if target.backend in states
+    }
+
+
 async def local_models(gateway: Gateway) -> dict[str, Any]:
     """Return the state of every local model that the roles name or the engine knows; the engine is not started."""
     settings = gateway.live.current
@@ -41,12 +52,15 @@ def readiness(gateway: Gateway, models: dict[str, Any]) -> dict[str, Any]:
         name: _backend(name, gateway, settings, {target for target in used if target.backend == name})
         for name in settings.backend_configs
     }
+    states = gateway.backends.states(settings.backend_configs)
+    for name, (state, why) in states.items():
+        backends[name] |= _awake(backends[name], state, why)
     dependencies = {name: state() for name, state in gateway.dependencies.items()}
     config = {"ok": gateway.live.error is None, "error": gateway.live.error}
     return {
         "status": _status(gateway, backends, dependencies, used),
         "backends": backends,
-        "models": models,
+        "models": models | _sleepers(gateway),
         "dependencies": dependencies,
         "config": config,
     }
@@ -67,6 +81,13 @@ def _status(gateway: Gateway, backends: dict[str, Any], dependencies: dict[str, 
         return "unready"
     bad = gateway.live.error is not None or any(each["status"] != "ready" for each in dependencies.values())
     return "degraded" if bad or any(backends[target.backend]["status"] == "degraded" for target in used) else "ready"
+
+
+def _awake(told: dict[str, Any], state: str, why: str | None) -> dict[str, Any]:
+    """Add the state of a backend that sleeps: asleep is well, only one that cannot be woken is not."""
+    if state != "failed" or told["status"] != "ready":
+        return {"state": state}
+    return {"state": state, "status": "degraded", "why": why}
 
 
 def _backend(name: str, gateway: Gateway, settings: Settings, used: set[Target]) -> dict[str, Any]:

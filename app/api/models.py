@@ -7,14 +7,21 @@ from typing import TYPE_CHECKING, Any
 from app.errors import CallerError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from app.settings import Settings
 
 _CREATED = 1_700_000_000
 """OpenAI's schema wants a date; a role has none, so all get the same."""
 
 
-def listing(settings: Settings) -> list[dict[str, Any]]:
-    """Return ``auto``, every role with a usable target, every alias, and every configured usable target."""
+def listing(settings: Settings, seen: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """Return ``auto``, every role with a usable target, every alias, every configured usable target, and those seen.
+
+    Args:
+        settings: the settings in force.
+        seen: further targets that backends were seen to have.
+    """
     configs = settings.backend_configs
     usable = {
         role: [str(choice.target) for choice in chain if configs[choice.target.backend].problem is None]
@@ -23,7 +30,7 @@ def listing(settings: Settings) -> list[dict[str, Any]]:
     found = [_model("auto", "sluice")] if any(usable.values()) else []
     found += [_model(role, "sluice", targets) for role, targets in usable.items() if targets]
     found += [_model(alias, "sluice") for alias in settings.model_aliases]
-    targets = dict.fromkeys(target for each in usable.values() for target in each)
+    targets = dict.fromkeys(target for each in (*usable.values(), seen) for target in each)
     found += [_model(target, target.partition("/")[0]) for target in targets]
     once: dict[str, dict[str, Any]] = {}
     for model in found:  # an alias may have the name of a role
@@ -31,13 +38,13 @@ def listing(settings: Settings) -> list[dict[str, Any]]:
     return list(once.values())
 
 
-def one(name: str, settings: Settings) -> dict[str, Any]:
+def one(name: str, settings: Settings, seen: Iterable[str] = ()) -> dict[str, Any]:
     """Return one model by its name, slashes and all.
 
     Raises:
         CallerError: 404, it is not in the listing.
     """
-    for model in listing(settings):
+    for model in listing(settings, seen):
         if model["id"] == name:
             return model
     raise CallerError(

@@ -81,13 +81,16 @@ async def metrics(gateway: Here) -> Response:
 @calls.get("/models")
 async def list_models(gateway: Here, tenant: Tenant) -> dict[str, Any]:  # noqa: ARG001 - admission
     """List what may stand in ``model``."""
-    return {"object": "list", "data": models.listing(gateway.live.current)}
+    settings = gateway.live.current
+    seen = await gateway.backends.models(settings.backend_configs)
+    return {"object": "list", "data": models.listing(settings, seen)}
 
 
 @calls.get("/models/{name:path}")
 async def get_model(name: str, gateway: Here, tenant: Tenant) -> dict[str, Any]:  # noqa: ARG001 - admission
     """Return one model."""
-    return models.one(name, gateway.live.current)
+    settings = gateway.live.current
+    return models.one(name, settings, await gateway.backends.models(settings.backend_configs))
 
 
 @calls.post("/route")

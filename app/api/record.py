@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     AnyAnswer = Answer | StreamAnswer | Replay
 
-_BACKEND_STAGES = ("queue", "connect", "first_token", "answer", "stream", "retry", "receive", "polish")
+_MODEL = ("load", "prompt", "decode")
+_BACKEND_STAGES = ("queue", "connect", "first_token", "answer", "stream", "retry", "receive", "polish", *_MODEL)
 """Time that is not Sluice's own: waiting for a backend, or for the caller's bytes."""
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     HeaderList = list[tuple[bytes, bytes]]
 
 KEEP_ALIVE_S = 5.0
-_WAITING = ("queue", "connect", "retry", "first_token", "answer", "stream", "polish")
+_WAITING = ("queue", "load", "connect", "retry", "first_token", "prompt", "answer", "stream", "decode", "polish")
 _JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
 _SSE: HeaderList = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -75,9 +75,7 @@ def performance(trace: Trace, target: Target) -> dict[str, Any]:
     """Return the performance object: milliseconds by stage, and who answered."""
     stages = trace.in_ms()
     build = sum(stages.get(name, 0.0) for name in ("receive", "auth", "parse", "classify", "cache", "plan"))
-    waited = sum(
-        stages.get(name, 0.0) for name in ("queue", "connect", "retry", "first_token", "answer", "stream", "polish")
-    )
+    waited = sum(stages.get(name, 0.0) for name in _WAITING)
     total = trace.total_ms()
     attempts = [f"{each.target}={each.result}" for each in trace.attempts]
     return {

@@ -64,11 +64,11 @@ class Backend(Protocol):
     always_ready: bool
     """Whether ``prepare`` has nothing to do."""
 
-    async def prepare(self, target: Target, deadline: float) -> None:
+    async def prepare(self, target: Target, deadline: float, *, alone: bool) -> None:
         """Get a target ready that is not always there: a model to load, a machine to wake. Most need nothing.
 
         Called before each attempt, outside of the limits of an answer. ``deadline`` is the call's, on the event loop's
-        clock.
+        clock; ``alone`` says that no other candidate is left, so that waiting is better than nothing.
 
         Raises:
             BackendError: it cannot be made ready, or not in time.

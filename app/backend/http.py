@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
 from yarl import URL
@@ -31,6 +31,35 @@ _DRAIN_S = 0.5
 _draining: set[asyncio.Task[None]] = set()
 """Keeps the tasks alive: the event loop itself does not."""
 _LARGE_BODY_BYTES = 1024 * 1024
+
+
+class Reply(Protocol):
+    """A response that has begun, however it travels."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    async def some(self) -> bytes:
+        """Return the bytes that have arrived, at least one; ``b""`` at the body's end. Raises BackendError."""
+
+    async def read(self, limit_bytes: int) -> bytes:
+        """Return the whole body. Raises BackendError."""
+
+    def finish(self) -> None:
+        """The body's end has come, or will at once: keep the connection."""
+
+    def close(self) -> None:
+        """Close the connection; harmless when repeated."""
+
+
+class Client(Protocol):
+    """What the wires need of HTTP."""
+
+    async def post(self, url: URL, headers: CIMultiDict[str], body: bytes, connect_s: float, trace: Trace) -> Reply:
+        """Send a request and return once the response's headers are there. Raises BackendError."""
+
+    async def get(self, url: URL, headers: CIMultiDict[str], timeout_s: float) -> Reply:
+        """Fetch something small. Raises BackendError."""
 
 
 class Exchange:

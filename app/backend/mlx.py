@@ -83,7 +83,7 @@ class MlxBackend:
 
     # -- models --------------------------------------------------------------------------------------------------------
 
-    async def prepare(self, target: Target, deadline: float) -> None:
+    async def prepare(self, target: Target, deadline: float, *, alone: bool) -> None:  # noqa: ARG002 - it always waits
         """Start the engine and load the model; that takes as long as it takes, up to the call's deadline.
 
         Raises:

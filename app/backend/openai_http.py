@@ -12,7 +12,7 @@ from app import __version__
 from app.backend import wire_errors
 from app.backend.base import Event, Whole
 from app.backend.catalog import adapt
-from app.backend.http import Exchange, HttpClient, endpoint_url
+from app.backend.http import endpoint_url
 from app.backend.shape import good_answer, good_chunk
 from app.backend.sse import SSEDecoder
 from app.errors import BackendError, Reason
@@ -20,6 +20,7 @@ from app.errors import BackendError, Reason
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from app.backend.http import Client, Reply
     from app.call import Ask, BackendConfig, Target, Trace
 
 PATHS = {"chat": "/chat/completions", "embeddings": "/embeddings"}
@@ -32,7 +33,9 @@ class OpenAIBackend:
 
     always_ready = True
 
-    def __init__(self, config: BackendConfig, client: HttpClient, max_answer_bytes: int) -> None:
+    def __init__(
+        self, config: BackendConfig, client: Client, max_answer_bytes: int, headers: Mapping[str, str] | None = None
+    ) -> None:
         self.config = config
         self._client = client
         self._max_answer_bytes = max_answer_bytes
@@ -42,11 +45,12 @@ class OpenAIBackend:
         )
         if config.api_key:
             self._headers["authorization"] = f"Bearer {config.api_key}"
+        self._headers.update(headers or {})
         self._stream_headers = self._headers.copy()
         self._stream_headers["accept"] = "text/event-stream"
         self._stream_headers["accept-encoding"] = "identity"
 
-    async def prepare(self, target: Target, deadline: float) -> None:
+    async def prepare(self, target: Target, deadline: float, *, alone: bool) -> None:
         """Do nothing: it is there, or it is not."""
 
     async def whole(self, ask: Ask, target: Target, body: dict[str, Any], trace: Trace) -> Whole:
@@ -87,6 +91,12 @@ class OpenAIBackend:
             exchange.close()
 
     async def _whole(self, endpoint: str, body: dict[str, Any], trace: Trace) -> Whole:
+        raw, answer = await self._answer(endpoint, body, trace)
+        if not good_answer(endpoint, answer):
+            raise BackendError(Reason.MALFORMED, f"{self.config.name} answered 200 with something that is no answer.")
+        return Whole(raw, answer)
+
+    async def _answer(self, endpoint: str, body: dict[str, Any], trace: Trace) -> tuple[bytes, dict[str, Any]]:
         exchange = await self._post(endpoint, body, self._headers, trace)
         try:
             trace.stage("first_token")
@@ -94,10 +104,7 @@ class OpenAIBackend:
         finally:
             exchange.close()
         trace.stage("answer")
-        answer = self._decode(raw)
-        if not good_answer(endpoint, answer):
-            raise BackendError(Reason.MALFORMED, f"{self.config.name} answered 200 with something that is no answer.")
-        return Whole(raw, answer)
+        return raw, self._decode(raw)
 
     def _decode(self, raw: bytes) -> dict[str, Any]:
         try:
@@ -123,7 +130,7 @@ class OpenAIBackend:
             raise BackendError(Reason.MALFORMED, f"{self.config.name} answered a streamed call with a plain answer.")
         return HttpEventStream(exchange, self, self._max_answer_bytes)
 
-    async def _post(self, endpoint: str, body: dict[str, Any], headers: CIMultiDict[str], trace: Trace) -> Exchange:
+    async def _post(self, endpoint: str, body: dict[str, Any], headers: CIMultiDict[str], trace: Trace) -> Reply:
         raw = _encoded(body)
         exchange = await self._client.post(self._urls[endpoint], headers, raw, self.config.limits.connect_s, trace)
         if exchange.status == _OK:
@@ -169,7 +176,7 @@ def _encoded(body: dict[str, Any]) -> bytes:
 class HttpEventStream:
     """The events of one response."""
 
-    def __init__(self, exchange: Exchange, backend: OpenAIBackend, max_bytes: int) -> None:
+    def __init__(self, exchange: Reply, backend: OpenAIBackend, max_bytes: int) -> None:
         self._exchange = exchange
         self._left_bytes = max_bytes
         self._backend = backend
@@ -194,13 +201,17 @@ class HttpEventStream:
             self._left_bytes -= len(data)
             if self._left_bytes < 0:
                 raise BackendError(Reason.TOO_LARGE, f"{self._backend.config.name} streams without end.")
-            events = self._events(self._decoder.feed(data) if data else self._decoder.flush())
+            events = self._decoded(data)
             self._ended = self._ended or not data
             if events:
                 return events
         if self._failure is not None:
             raise self._failure
         return []
+
+    def _decoded(self, data: bytes) -> list[Event]:
+        """Return the events that these bytes complete; no bytes: the end has come."""
+        return self._events(self._decoder.feed(data) if data else self._decoder.flush())
 
     def _events(self, payloads: list[bytes]) -> list[Event]:
         events: list[Event] = []

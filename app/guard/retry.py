@@ -71,6 +71,9 @@ RULES: dict[Reason, Rule] = {
     # Repeating cannot help here, another backend can. A missing model is the target's fault, not the caller's.
     Reason.DEAD_KEY: Rule(0, 0, True, "dead"),
     Reason.MODEL_MISSING: Rule(0, 0, True, "failed"),
+    # Waking goes on by itself; it says nothing against the target. One that cannot be woken rests by itself, too.
+    Reason.COLD: Rule(0, 0, True, "ignored"),
+    Reason.NOT_READY: Rule(0, 0, True, "failed"),
     Reason.CONTEXT_LENGTH: Rule(0, 0, True, "ignored", larger_window=True),
     Reason.TOO_LARGE: Rule(0, 0, True, "ignored"),
     # The caller's own doing: it would be told the same everywhere. Shopping for a model without the filter is the

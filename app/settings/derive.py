@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from app.call import BackendConfig, Limits
+from app.call import BackendConfig, DevboxOptions, Limits, OllamaOptions
 from app.settings import hardware
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ _KEY_VARIABLE = {
     "anthropic": "ANTHROPIC_API_KEY",
     "workers-ai": "CLOUDFLARE_API_TOKEN",
 }
-_UNSUPPORTED = {"runloop": "Runloop is not part of this version"}
 LOCAL_FIRST_CONTENT_S = 60.0
 """For local models where nobody set FIRST_CONTENT_TIMEOUT_S: 2,000 tokens of a prompt can take 20 s on two cores."""
 _ENGINE_URL = "http://engine/v1"
@@ -46,25 +47,59 @@ def backend(settings: Settings, name: str, options: BackendOptions) -> BackendCo
     prefix = name.replace("-", "_")
     if name == "mlx":
         return _mlx(settings, options)
+    box = _devbox(settings) if name == "runloop" and not options.base_url else None
     base_url = (options.base_url or _flat_url(settings, name, prefix)).rstrip("/")
     api_key = _secret(options.api_key) or _secret(getattr(settings, f"{prefix}_api_key", None))
-    local = _is_local(base_url)
+    local = box is None and _is_local(base_url)
+    dialect = options.dialect or BUILT_IN.get(name, "compatible")
+    ollama = _ollama(settings) if dialect == "ollama" else None
     moved = bool(options.base_url) or f"{prefix}_base_url" in settings.model_fields_set
     return BackendConfig(
         name=name,
         base_url=base_url,
         api_key=api_key,
-        dialect=options.dialect or BUILT_IN.get(name, "compatible"),
+        dialect=dialect,
         local=local,
         problem=_switched_off(settings, name, options, local=local)
-        or (_UNSUPPORTED.get(name) if not base_url else None)
-        or _missing(name, base_url, needs_key=not (api_key or moved)),
+        or (_missing_box(box) if box is not None else _missing(name, base_url, needs_key=not (api_key or moved))),
         limits=_limits(settings.limits, options),
         prefill=options.prefill,
-        context_window=options.context_window,
+        context_window=options.context_window or (ollama.num_ctx if ollama is not None and ollama.native else None),
         slots=options.slots or settings.slots,
         line=settings.line if options.line is None else options.line,
+        ollama=ollama,
+        devbox=box,
+        pulls=_named(settings, name) if box is not None else frozenset(),
     )
+
+
+def _ollama(settings: Settings) -> OllamaOptions:
+    return OllamaOptions(
+        native=settings.ollama_native,
+        num_ctx=settings.ollama_num_ctx,
+        keep_alive=settings.ollama_keep_alive,
+        load_s=settings.ollama_load_timeout_s,
+    )
+
+
+def _devbox(settings: Settings) -> DevboxOptions:
+    return DevboxOptions(
+        api_url=settings.runloop_base_url.rstrip("/"),
+        api_key=_secret(settings.runloop_api_key),
+        devbox_id=settings.runloop_devbox_id,
+        blueprint_id=settings.qwen_ollama_blueprint_id,
+        tunnel=settings.runloop_mode == "tunnel",
+        tunnel_url=settings.runloop_tunnel_url.rstrip("/"),
+        wait=settings.runloop_on_cold == "wait",
+        wake_timeout_s=settings.runloop_wake_timeout_s,
+        idle_suspend_s=settings.runloop_idle_suspend_s,
+    )
+
+
+def _named(settings: Settings, backend: str) -> frozenset[str]:
+    """Return the models of a backend that some role or alias names."""
+    chains = (*settings.chains.values(), *settings.alias_chains)
+    return frozenset(choice.target.model for chain in chains for choice in chain if choice.target.backend == backend)
 
 
 def _mlx(settings: Settings, options: BackendOptions) -> BackendConfig:
@@ -92,14 +127,8 @@ def _mlx(settings: Settings, options: BackendOptions) -> BackendConfig:
 
 def _allowed(settings: Settings) -> frozenset[str]:
     """Return the local models that the operator named anywhere."""
-    named = {
-        choice.target.model
-        for chain in (*settings.chains.values(), *settings.alias_chains)
-        for choice in chain
-        if choice.target.backend == "mlx"
-    }
     lists = (settings.mlx_models, settings.mlx_preload, settings.mlx_pin, settings.mlx_embedding_models)
-    return frozenset(named.union(*lists))
+    return _named(settings, "mlx").union(*lists)
 
 
 def _environment(settings: Settings) -> tuple[tuple[str, str], ...]:
@@ -163,6 +192,20 @@ def _switched_off(settings: Settings, name: str, options: BackendOptions, *, loc
     if settings.local_only and not local:
         return "LOCAL_ONLY is true and it is not on this machine"
     return None
+
+
+def _missing_box(box: DevboxOptions) -> str | None:
+    """Name the one thing to do before a devbox can be used, or None."""
+    if not box.api_key:
+        return "set RUNLOOP_API_KEY"
+    if not (box.devbox_id or box.blueprint_id):
+        return "set RUNLOOP_DEVBOX_ID or QWEN_OLLAMA_BLUEPRINT_ID"
+    return None if _has_sdk() else "install the extra [runloop]: pip install 'sluice[runloop]'"
+
+
+@cache
+def _has_sdk() -> bool:
+    return find_spec("runloop_api_client") is not None
 
 
 def _missing(name: str, base_url: str, *, needs_key: bool) -> str | None:

@@ -202,6 +202,39 @@ class Settings(BaseSettings):
     ollama_base_url: str = Field("http://127.0.0.1:11434/v1", description="Ollama address")
     ollama_enabled: bool = Field(default=True, description="false takes Ollama out of use, live")
 
+    ollama_native: bool = Field(
+        default=False, description="true: Ollama's own /api/chat, with OLLAMA_NUM_CTX and its timings; also on Runloop"
+    )
+    ollama_num_ctx: int = Field(8192, ge=256, description="tokens of context that native calls ask for")
+    ollama_keep_alive: str = Field(
+        "5m",
+        pattern=r"^(-1|\d+(\.\d+)?(ms|s|m|h)?)$",
+        description="how long Ollama keeps an idle model loaded; -1 always",
+    )
+
+    ollama_load_timeout_s: Seconds = Field(120, description="seconds that Ollama may take to load a model")
+
+    runloop_api_key: SecretStr | None = Field(None, description="Runloop key; needs the extra [runloop]")
+    runloop_base_url: str = Field("https://api.runloop.ai", description="Runloop's control API")
+    runloop_devbox_id: str = Field(
+        "",
+        description="devbox that runs Ollama; default: one is created from QWEN_OLLAMA_BLUEPRINT_ID",
+        validation_alias=AliasChoices("runloop_devbox_id", "runloop_devox_id"),
+    )
+    qwen_ollama_blueprint_id: str = Field("", description="blueprint with Ollama that devboxes are created from")
+    runloop_mode: Literal["tunnel", "execute"] = Field(
+        "tunnel", description="tunnel, or execute: commands on the devbox where no tunnel can be had"
+    )
+    runloop_tunnel_url: str = Field(
+        "https://{port}-{key}.tunnel.runloop.ai", description="where a tunnel answers; {port} and {key} are filled in"
+    )
+    runloop_on_cold: Literal["wait", "next"] = Field(
+        "wait", description="a call on a sleeping devbox waits, or goes to the next candidate while it wakes"
+    )
+    runloop_wake_timeout_s: Seconds = Field(120, description="seconds that a call waits for a devbox to wake")
+    runloop_idle_suspend_s: int = Field(
+        600, ge=1, description="a devbox created by Sluice is suspended after so many idle seconds"
+    )
     runloop_enabled: bool = Field(
         default=True,
         description="false takes Qwen on Runloop out of use, live (also QWEN_ENABLED)",
@@ -258,7 +291,10 @@ class Settings(BaseSettings):
         )
         return init_settings, nested[0], env_settings, nested[1], dotenv_settings
 
-    @field_validator("log_level", "log_format", "unknown_model", "on_weak", "polish_streams", mode="before")
+    @field_validator(
+        *("log_level", "log_format", "unknown_model", "on_weak", "polish_streams", "runloop_mode", "runloop_on_cold"),
+        mode="before",
+    )
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

@@ -59,6 +59,8 @@ def _mistakes(settings: Settings) -> list[str]:
         for role, what in settings.on_weak_by_role.items()
         if what not in {"polish", "escalate", "serve"}
     ]
+    if "{port}" not in settings.runloop_tunnel_url or "{key}" not in settings.runloop_tunnel_url:
+        found.append("RUNLOOP_TUNNEL_URL: must hold both {port} and {key}")
     if settings.tier_small_max > settings.tier_medium_max:
         found.append("TIER_SMALL_MAX: is larger than TIER_MEDIUM_MAX, so that no call is of medium complexity")
     if settings.host not in LOOPBACK and not settings.api_keys and not settings.allow_anonymous:

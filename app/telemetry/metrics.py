@@ -23,6 +23,7 @@ BUCKETS = (
 )
 CHAR_BUCKETS = (10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2, "dead": 3}
+BOX_STATES = {"absent": 0, "suspended": 1, "resuming": 2, "pulling": 3, "ready": 4, "failed": 5}
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -57,6 +58,15 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemax",
         )
+        self._box_states = Gauge(
+            "sluice_box_state",
+            "Of a backend that sleeps: 0 absent, 1 suspended, 2 resuming, 3 pulling, 4 ready, 5 failed.",
+            ["backend"],
+            registry=self._registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self._wakes = self._counter("box_wakes", "Wakes of a backend that sleeps.", "backend", "outcome")
+        self._wake_seconds = self._histogram("box_wake_seconds", "Time a wake took, well or not.", "backend")
         self.inflight = Gauge(
             "sluice_inflight", "Calls under way.", registry=self._registry, multiprocess_mode="livesum"
         )
@@ -150,6 +160,15 @@ class Metrics:
     def engines(self, stats: list[dict[str, Any]], restarts: int) -> None:
         """Show what the local engines say of themselves."""
         self._engine.update(stats, restarts)
+
+    def box_state(self, backend: str, state: str) -> None:
+        """Take note that a backend that sleeps is in another state."""
+        self._box_states.labels(backend).set(BOX_STATES[state])
+
+    def box_woken(self, backend: str, outcome: str, seconds: float) -> None:
+        """Count one wake; ``outcome`` is ``ok`` or ``failed``."""
+        self._wakes.labels(backend, outcome).inc()
+        self._wake_seconds.labels(backend).observe(seconds)
 
     def config_loaded(self, *, ok: bool) -> None:
         """Say whether the configuration in force is the one on disk."""

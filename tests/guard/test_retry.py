@@ -148,5 +148,5 @@ def test_what_the_breaker_is_told() -> None:
     told = {outcome: {reason for reason in Reason if outcome_of(reason) == outcome} for outcome in ("dead", "ignored")}
     assert told["dead"] == {Reason.DEAD_KEY}
     assert told["ignored"] == {
-        Reason.CONTEXT_LENGTH, Reason.TOO_LARGE, Reason.CONTENT_FILTER, Reason.INVALID, Reason.DEADLINE,
+        Reason.CONTEXT_LENGTH, Reason.TOO_LARGE, Reason.CONTENT_FILTER, Reason.INVALID, Reason.DEADLINE, Reason.COLD,
     }  # fmt: skip

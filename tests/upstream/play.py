@@ -381,7 +381,7 @@ def _after(fault: Fault) -> float:
 
 _MIDDLE: dict[str, Callable[[Stream, Fault], Awaitable[None]]] = {
     **dict.fromkeys(("cut", "cutrst"), Stream.cut),
-    **dict.fromkeys(("ssemid", "ormid", "groqmid", "ollmid"), Stream.error),
+    **dict.fromkeys(("ssemid", "ormid", "groqmid", "ollmid"), lambda stream, fault: stream.error(fault)),
     **dict.fromkeys(("drip", "dripbyte"), Stream.drip),
     "cuteof": Stream.end,
     "stall": Stream.stall,

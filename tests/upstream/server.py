@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import orjson
 
-from tests.upstream import control, http, shapes
+from tests.upstream import control, http, ollama, shapes
 from tests.upstream.faults import Faults, Moment, parse_name, parse_script
 from tests.upstream.http import BadRequest, ClientGone, Connection, Request
 from tests.upstream.log import Attempt, Ended, Waiters
@@ -173,6 +173,8 @@ class Upstream:
         path, body = request.path.rstrip("/"), request.json()
         if not self._allowed(request):
             return _refuse(401), _model(body)
+        if (own := ollama.route(self, request.method, path, body)) is not None:
+            return own, _model(body) or path
         for tail, answer in _POST.items():
             if path.endswith(tail):
                 usable = request.method == "POST" and isinstance(body, dict)
