@@ -45,7 +45,7 @@ async def test_unknown_url_and_wrong_method_say_so(sluice: Running) -> None:
         (b'"text"', "must be a JSON object"),
         (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "not valid JSON"),
         (b'{"messages": [{"role": "user", "content": "\xff"}]}', "not valid JSON"),
-        (b'{"messages": [{"role": "user", "content": "a\\u0000b"}]}', "NUL"),
+        (b'{"messages": [{"role": "user", "content": "a\0b"}]}', "not valid JSON"),
         (b'{"messages": [{"role": "user", "content": "hi"}], "x": NaN}', "not valid JSON"),
         (b'{"x":' + b"[" * 3000 + b"]" * 3000 + b"}", "JSON"),
         (b'{"messages": [{"role": "user", "content": "hi"}], "x":' + b"[" * 300 + b"]" * 300 + b"}", "nest"),

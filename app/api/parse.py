@@ -76,8 +76,6 @@ def decode(raw: bytes) -> dict[str, Any]:
         raise CallerError("The request body must be a JSON object.", code="invalid_json")
     if raw.count(b"[") + raw.count(b"{") > _DEEPEST and _deeper(body, _DEEPEST):
         raise CallerError(f"The request body nests more than {_DEEPEST} levels deep.", code="invalid_json")
-    if b"\\u0000" in raw:
-        _refuse_nul(body, "")
     return body
 
 
@@ -90,18 +88,6 @@ def _deeper(body: dict[str, Any], levels: int) -> bool:
         if not level:
             return False
     return True
-
-
-def _refuse_nul(value: Any, path: str) -> None:
-    if isinstance(value, str) and "\0" in value:
-        raise bad(path, "must not contain the NUL character")
-    if isinstance(value, list):
-        for index, each in enumerate(value):
-            _refuse_nul(each, f"{path}[{index}]")
-    elif isinstance(value, dict):
-        for name, each in value.items():
-            _refuse_nul(name, path or "(a field's name)")
-            _refuse_nul(each, f"{path}.{name}" if path else name)
 
 
 def make_ask(

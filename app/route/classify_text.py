@@ -62,7 +62,7 @@ def _fenced(turns: list[dict[str, Any]]) -> bool:
 def _images(turn: dict[str, Any]) -> int:
     content = turn.get("content")
     parts = content if isinstance(content, list) else []
-    return sum(isinstance(part, dict) and part.get("type") in {"image_url", "input_image"} for part in parts)
+    return sum(isinstance(part, dict) and part.get("type") in ("image_url", "input_image") for part in parts)
 
 
 def tokens(messages: object) -> int:

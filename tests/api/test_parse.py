@@ -193,8 +193,8 @@ def test_many_brackets_are_not_deep() -> None:
     assert decode(b'{"x":[' + b"[]," * 10_000 + b'"[[["]}')
 
 
-def test_a_nul_is_named_by_its_path() -> None:
-    with pytest.raises(CallerError) as caught:
-        decode(b'{"messages": [{"content": ["\\u0000"]}]}')
-    assert caught.value.param == "messages[0].content[0]"
+def test_a_nul_is_a_character_like_any_other_where_it_is_escaped() -> None:
+    assert decode(b'{"x": "a\\u0000b"}') == {"x": "a\0b"}
+    with pytest.raises(CallerError):
+        decode(b'{"x": "a\0b"}')
     assert decode(b'{"x": "\\\\u0000"}') == {"x": "\\u0000"}

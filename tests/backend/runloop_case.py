@@ -27,6 +27,7 @@ INJECTIONS = [
     "; rm -rf . ; touch pwned7",
     "${HOME:-$(touch pwned8)}\ttouch pwned8\r\ntouch pwned8",
     "| tee pwned9 && touch pwned9 & ${IFS}touch${IFS}pwned9 > pwned9",
+    "a\x00b; touch pwned11",
     "EOF\ntouch pwned10\n\x04\\\u2028$'touch pwned10' %s %n !touch",
 ]
 

@@ -162,8 +162,6 @@ async def test_no_prompt_is_ever_executed(stub: RunloopStub, start: Start, mode:
             assert answer.status_code == 200, answer.text
         told = [each.body["messages"][0]["content"] for each in box.ollama.log if each.path.endswith("/completions")]
         assert told == INJECTIONS
-        refused = await sluice.chat("code", "a\x00b; touch pwned11", stream=stream)
-        assert refused.status_code == 400
         assert not list(box.home.rglob("*pwned*"))
         assert len(set(box.commands)) <= 5  # Ollama itself; list, pull, load; answer
         assert not any("pwned" in command for command in box.commands)
