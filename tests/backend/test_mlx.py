@@ -274,6 +274,8 @@ async def test_a_call_that_its_engine_lets_wait_has_no_limit_until_it_is_served(
                 writer.write(b": working\n\n" if b"never" in body else b": loading 40%\n\n")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(reader.read(1), 0.1)
+                    writer.close()  # the caller left
+                    return
             for delta, finish in (({"content": "there"}, None), ({}, "stop")):
                 chunk = {"id": "x", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
                 writer.write(b"data: " + orjson.dumps(chunk) + b"\n\n")
