@@ -260,20 +260,22 @@ async def test_a_call_that_its_engine_lets_wait_has_no_limit_until_it_is_served(
     asked: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while head := await reader.readline():
+        while (head := await reader.readline()).endswith(b"HTTP/1.1\r\n"):
             length = 0
             while (line := await reader.readline()).strip():
                 length = int(line.split(b":")[1]) if line.lower().startswith(b"content-length") else length
             body = await reader.readexactly(length)
             asked.append(head)
             if b"/admin/load" in head:
-                writer.write(b'HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n{"state":"ready"}')
-                continue
+                writer.write(b'HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 17\r\n\r\n{"state":"ready"}')
+                break
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
             for _ in range(10):
                 writer.write(b": working\n\n" if b"never" in body else b": loading 40%\n\n")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(reader.read(1), 0.1)
+                    writer.close()  # the caller left
+                    return
             for delta, finish in (({"content": "there"}, None), ({}, "stop")):
                 chunk = {"id": "x", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
                 writer.write(b"data: " + orjson.dumps(chunk) + b"\n\n")
