@@ -94,6 +94,7 @@ class _Follower:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._board = gateway.board
+        self._parent = os.getppid()
         self._generation = self._board.reload_generation() if self._board else 0
 
     async def run(self) -> None:
@@ -105,6 +106,14 @@ class _Follower:
                 self._told(ok=loaded)
             if self._board is not None:
                 self._meet(self._board)
+                self._leave_with_the_parent()
+
+    def _leave_with_the_parent(self) -> None:
+        """End with the supervisor: where that was killed, nobody else tells its workers to go."""
+        if os.getppid() != self._parent:
+            logs.log.error("the supervisor is gone: this worker leaves")
+            self._parent = os.getppid()
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _meet(self, board: Board) -> None:
         """Show this worker's lanes to the others, and reload where one of them asks for it."""

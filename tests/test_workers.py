@@ -38,6 +38,17 @@ async def test_a_killed_worker_is_replaced_while_the_other_serves(up: Upstream, 
         assert await gateway.leave() == 0
 
 
+async def test_workers_leave_when_their_supervisor_is_killed(up: Upstream, tmp_path: Path) -> None:
+    text = f"BACKENDS__UP__BASE_URL={up.url}\nWORKERS=2\n"
+    async with served(tmp_path / ".env", text) as gateway:
+        workers = await _two(gateway.children)
+        gateway.process.kill()
+        await gateway.process.wait()
+        async with asyncio.timeout(20):
+            while any(Path(f"/proc/{each}").exists() for each in workers):
+                await asyncio.sleep(0.1)
+
+
 async def _two(children: Callable[[], set[int]], without: int = 0) -> set[int]:
     """Wait until two workers run."""
     async with asyncio.timeout(20):

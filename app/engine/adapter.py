@@ -200,7 +200,7 @@ class MergedBatch:
         running answers are not held up and the first prompts do not wait for the last.
         """
         generator = self._generator
-        waiting, reading = generator._unprocessed_sequences, generator._currently_processing  # noqa: SLF001 - decision 0054
+        waiting, reading = generator._unprocessed_sequences, generator._currently_processing  # noqa: SLF001 - decision 14
         if not waiting and not reading:
             return
         affordable = max(self._least_step, int(self._read_per_s * _PREFILL_S))

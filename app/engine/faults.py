@@ -111,7 +111,8 @@ _FAULTS = (
         _named("ConnectError", "ConnectTimeout", "ReadTimeout", "TimeoutException", "ConnectionError"),
         "hub_unreachable",
         503,
-        "the Hugging Face Hub cannot be reached: check the network or HF_ENDPOINT, or name a local folder",
+        "{model} is not downloaded and the Hugging Face Hub cannot be reached: check the network or HF_ENDPOINT, run "
+        "'hf download {model}' where there is a network, or name a local folder (mlx/<absolute path>)",
     ),
     _Fault(
         _named("LocalEntryNotFoundError"),
