@@ -45,7 +45,7 @@ async def test_workers_leave_when_their_supervisor_is_killed(up: Upstream, tmp_p
         gateway.process.kill()
         await gateway.process.wait()
         async with asyncio.timeout(20):
-            while any(Path(f"/proc/{each}").exists() for each in workers):
+            while any(Path(f"/proc/{each}").exists() for each in workers):  # noqa: ASYNC110 - nobody tells a stranger
                 await asyncio.sleep(0.1)
 
 
