@@ -14,6 +14,7 @@ from app.errors import BackendError, Reason, SluiceError
 from app.guard.breaker import Refusal
 from app.guard.gate import Full
 from app.guard.retry import Failure, Next, Policy, Retry, decide, outcome_of, pace_s
+from app.route import known
 from app.transcript import Transcript, read_usage
 
 if TYPE_CHECKING:
@@ -178,7 +179,8 @@ class Walk:
         self._starts[-1] = time.monotonic()  # the backend saw it begin later than we did, by a handshake at least
         if outcome != "ignored":
             hold.lane.last_error = _kept(error)
-        spent = usage.usage() if usage is not None and usage.contents else None
+        prompt = (self.trace.verdict.prompt_tokens if self.trace.verdict is not None else None) or 0
+        spent = usage.usage(prompt) if usage is not None and usage.contents else None
         result = SHOWN.get(error.reason, str(error.reason))
         self.trace.attempts.append(Attempt(hold.lane.target, result, hold.ms(), spent))
         self.trace.stage("retry")
@@ -218,7 +220,7 @@ class Walk:
 
     def window(self, target: Target) -> int | None:
         """Return a target's context window in tokens, where it is known."""
-        return self.config(target).context_window
+        return self.config(target).context_window or known.context_window(target)
 
     def error(self) -> SluiceError:
         """Return what the caller is told: the first real error of a backend, with the shortest wait that any named."""
@@ -254,7 +256,12 @@ class Walk:
         """Return a target's backend, once it says that the target is ready."""
         backend = self._backends.of(self.config(target))
         if not backend.always_ready:
-            await backend.prepare(target, self.deadline(target), alone=not self.left)
+            try:
+                await backend.prepare(target, self.deadline(target), alone=not self.left)
+            except BackendError as error:
+                if error.reason is Reason.DEADLINE and self.remaining_s() > 0:
+                    error.reason = Reason.NOT_READY  # the target's own limit: another candidate has time left
+                raise
             self.trace.stage("load")
         return backend
 

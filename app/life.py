@@ -19,7 +19,7 @@ from app.route.classify import classify
 from app.telemetry import logs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from fastapi import FastAPI
 
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 RUN_DIR = "SLUICE_RUN_DIR"
 """Set for the workers by their parent: the directory in which they meet."""
+SUPERVISOR = "SLUICE_SUPERVISOR"
+"""Set for the workers by their parent: its process id."""
 _POLL_S = 0.1
+_AGAIN_S = 1.0
 
 
 @contextlib.asynccontextmanager
@@ -47,15 +50,24 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
         gateway.reload = follower.reload_all
         with contextlib.suppress(ValueError, NotImplementedError, RuntimeError):  # no main thread, or no such signal
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.reload)
-        _beside(stack, follower.run())
+        _beside(stack, follower.run)
         gc.collect()
         gc.freeze()  # what is here now stays: a full collection would walk it again and again
         yield
 
 
-def _beside(stack: contextlib.AsyncExitStack, work: Any) -> None:
-    """Run something in the background until the stack unwinds."""
-    task = asyncio.create_task(work)
+def _beside(stack: contextlib.AsyncExitStack, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run something in the background until the stack unwinds; what fails is logged and begun again."""
+
+    async def keep_on() -> None:
+        while True:
+            try:
+                await work()
+            except Exception:  # noqa: BLE001 - whatever it is, it must not stay undone for good
+                logs.log.exception("background work failed and begins again")
+            await asyncio.sleep(_AGAIN_S)
+
+    task = asyncio.create_task(keep_on())
 
     async def end() -> None:
         task.cancel()
@@ -81,7 +93,7 @@ async def _share(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
     if settings.redis_url:
         gateway.dependencies["redis"] = lambda: _state(sharing.lost.get("redis"))
     if stores:
-        _beside(stack, sharing.run())
+        _beside(stack, sharing.run)
 
 
 def _state(lost: str | None) -> dict[str, Any]:
@@ -94,7 +106,7 @@ class _Follower:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._board = gateway.board
-        self._parent = os.getppid()
+        self._parent = int(os.environ.get(SUPERVISOR) or os.getppid())
         self._generation = self._board.reload_generation() if self._board else 0
 
     async def run(self) -> None:
@@ -117,7 +129,8 @@ class _Follower:
 
     def _meet(self, board: Board) -> None:
         """Show this worker's lanes to the others, and reload where one of them asks for it."""
-        board.publish("breakers", {str(lane.target): lane.breaker.snapshot() for lane in self._gateway.lanes})
+        shown = (lane for lane in self._gateway.lanes if lane.breaker.state != "closed" or lane.breaker.counts()[1])
+        board.publish("breakers", {str(lane.target): lane.breaker.snapshot() for lane in shown})
         generation = board.reload_generation()
         if generation != self._generation:
             self._generation = generation
@@ -130,7 +143,10 @@ class _Follower:
     def reload_all(self) -> bool:
         """Do the same, and ask all other workers for it."""
         if self._board is not None:
-            self._generation = self._board.bump_reload()
+            try:
+                self._generation = self._board.bump_reload()
+            except OSError as error:
+                logs.log.error("the other workers cannot be asked to reload: %s", error)
         return self.reload()
 
     def _told(self, *, ok: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
     from app.transcript import Transcript
 
+_MARGIN_S = 5.0
 _FOOTER = "\n\n---\nDraft by {draft}, polished by {polish}."
 
 
@@ -117,7 +119,9 @@ class Mender:
         """
         if role not in self.settings.chains:
             raise _Nobody
-        ask = replace(self.ask, body=body | {"model": role})
+        left_s = self.ask.deadline - asyncio.get_running_loop().time()
+        deadline = self.ask.deadline - min(_MARGIN_S, left_s / 10)  # the draft is in hand: it must still be served
+        ask = replace(self.ask, body=body | {"model": role}, deadline=deadline)
         try:
             plan = make_plan(ask, self.trace.verdict or Verdict(), self.settings, self.catalog)
         except SluiceError as error:

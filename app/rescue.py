@@ -69,7 +69,7 @@ class StreamAnswer:
         try:
             events = await self._opened.pull(self.silence_s, self._walk.deadline(self.target))
         except BackendError as error:
-            return await self._saved(error)
+            return await self._saved(error) or await self.batch()
         if not events:
             self._finish()
         return events
@@ -106,7 +106,7 @@ class StreamAnswer:
         broken.stream.close()
         self._walk.lost(broken.hold, error, broken.script)
         self._done = True  # nothing is held until the rescue has succeeded
-        if error.reason in _HOPELESS or not self.said.exact or len(self._walk.trace.rescued) >= _MOST_RESCUES:
+        if not self._hopeful(error):
             raise error
         again = [self.target] if error.reason in _RESTARTS else []
         # An engine that ended takes seconds to be back: others are sooner.
@@ -120,6 +120,12 @@ class StreamAnswer:
             raise error
         self._done = False
         return events
+
+    def _hopeful(self, error: BackendError) -> bool:
+        """Whether another target could still give the rest."""
+        own_limit = error.reason is Reason.DEADLINE and self._walk.remaining_s() > 0  # the target's, not the call's
+        hopeless = error.reason in _HOPELESS and not own_limit
+        return not hopeless and self.said.exact and len(self._walk.trace.rescued) < _MOST_RESCUES
 
     async def _continued(self, targets: list[Target]) -> list[Event] | None:
         """Ask targets that continue an assistant message to go on from what was said."""
@@ -259,9 +265,20 @@ def _beyond(old: str, new: str) -> str | None:
 
 def _remainder(events: list[Event], reasoning: str, text: str) -> list[Event]:
     """Return what of the newest events lies beyond what was said: the surplus first, then what brings no text."""
-    rest = [event for event in events if not _brings_text(event.chunk)]
+    rest = [kept for event in events if (kept := _without_text(event)) is not None]
     surplus = [("reasoning_content", reasoning), ("content", text)]
     return [*(_delta_event(events[-1].chunk, name, value) for name, value in surplus if value), *rest]
+
+
+def _without_text(event: Event) -> Event | None:
+    """Return an event less its text; None where nothing is left that the caller needs."""
+    if not _brings_text(event.chunk):
+        return event
+    choices = event.chunk.get("choices") or ()
+    if not event.chunk.get("usage") and not any(choice.get("finish_reason") for choice in choices):
+        return None
+    chunk = {**event.chunk, "choices": [{**choice, "delta": {}} for choice in choices]}
+    return Event(b"data: " + orjson.dumps(chunk) + b"\n\n", chunk)
 
 
 def _delta_event(model: dict[str, Any], name: str, value: str) -> Event:

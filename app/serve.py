@@ -147,7 +147,8 @@ class Supervisor(Multiprocess):
         """Have every worker read its configuration anew."""
         for worker in self.processes:
             if worker.pid is not None:
-                os.kill(worker.pid, signal.SIGHUP)
+                with contextlib.suppress(ProcessLookupError):  # it has just died, and will be replaced
+                    os.kill(worker.pid, signal.SIGHUP)
 
 
 def _forget(pid: int | None) -> None:
@@ -194,6 +195,7 @@ def _run_dir(workers: int) -> Iterator[None]:
     os.environ["SLUICE_RUN_DIR"] = path  # app.life.RUN_DIR; not imported here: the workers need it, not their parent
     if workers > 1:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = path
+        os.environ["SLUICE_SUPERVISOR"] = str(os.getpid())  # app.life.SUPERVISOR
     try:
         yield
     finally:

@@ -7,6 +7,8 @@ from typing import Any
 
 from app.call import Usage
 
+_INEXACT = ("refusal", "tool_calls", "function_call", "audio")
+"""Content that cannot be told again exactly: another answer has other ids."""
 _CONTENT = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call", "audio")
 
 
@@ -88,6 +90,8 @@ class Transcript:
         elif isinstance(reasoning, str) and reasoning:
             self.reasoning.append(reasoning)
         else:
+            self.exact = False
+        if (content and reasoning) or any(delta.get(name) for name in _INEXACT):
             self.exact = False
 
     def usage(self, prompt_estimate: int = 0) -> Usage:

@@ -10,6 +10,7 @@ from app.backend.base import Event
 from app.call import Target
 from app.dispatch import Hold, Opened
 from app.guard.breaker import Permit
+from app.rescue import _remainder
 from tests.failure_play import ANSWER, call
 from tests.test_dispatch import metric, records
 from tests.test_failures import assert_settled
@@ -174,3 +175,10 @@ async def test_events_of_wrong_types_are_skipped(sluice: Running, chunk: dict[st
     opened = Opened(Hold(lane, permit, await lane.gate.enter(1e9)), _Stream())
     assert opened.read([Event(b"", chunk)]) == []
     assert opened.malformed == 1
+
+
+async def test_a_rest_that_comes_with_its_finish_keeps_it() -> None:
+    chunk = {"id": "c", "choices": [{"index": 0, "delta": {"content": "b c"}, "finish_reason": "stop"}], "usage": {}}
+    surplus, end = _remainder([Event(b"", chunk)], "", " c")
+    assert surplus.chunk["choices"][0] == {"index": 0, "delta": {"content": " c"}, "finish_reason": None}
+    assert end.chunk["choices"][0] == {"index": 0, "delta": {}, "finish_reason": "stop"}

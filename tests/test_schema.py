@@ -139,3 +139,20 @@ def test_the_checker_sees_wrong_streams(body: bytes) -> None:
 def test_the_checker_lets_good_ones_pass() -> None:
     assert list(stream_violations(b": x\n\n" + _FIRST + b"data: [DONE]\n\n", ended=True)) == []
     assert list(violations("ErrorResponse", b'{"error":{"message":"m","type":"t","param":null,"code":null}}')) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"model": "x" * 600}, "model"),
+        ({"model": "up/a\nforged line"}, "model"),
+        ({"models": ["up/a"] * 40}, "models"),
+        ({"models": ["up/a", "y" * 600]}, "models[1]"),
+    ],
+)
+async def test_names_of_models_are_bounded(sluice: Running, up: Upstream, body: dict[str, Any], param: str) -> None:
+    answer = await sluice.client.post(
+        "/v1/chat/completions", json={**body, "messages": [{"role": "user", "content": "x"}]}
+    )
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert up.log == []

@@ -175,9 +175,14 @@ class _Call:
         finally:
             answer.close()
         self._trace.stage("stream")
-        rest = framer.usage_chunk(answer.said.usage())
+        rest = framer.usage_chunk(answer.said.usage(self._prompt_tokens()))
         told = respond.performance(self._trace, answer.target) if shows else None
         await writer.finish(rest + framer.end(told))
+
+    def _prompt_tokens(self) -> int:
+        """Return the estimate of the prompt's tokens."""
+        verdict = self._trace.verdict
+        return (verdict.prompt_tokens if verdict is not None else None) or 0
 
     async def _break(self, error: SluiceError) -> None:
         """Tell an error: as a response while nothing is out, else as an event."""

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _NUMBER = (int, float)
+_LONGEST_NAME = 512
+"""Names are kept as keys of lanes and caches, and stand in headers and logs; a path to a local model is one, too."""
+_MOST_MODELS = 32
 _MOST_CHOICES = 128  # OpenAI's own bound of n
 
 
@@ -33,6 +36,11 @@ def _check_common(body: dict[str, Any]) -> None:
     models = body.get("models")
     if models is not None and not (isinstance(models, list) and all(isinstance(each, str) for each in models)):
         raise bad("models", "must be an array of model names")
+    if len(models or ()) > _MOST_MODELS:
+        raise bad("models", f"must name at most {_MOST_MODELS} models")
+    for path, name in (("model", body.get("model") or ""), *((f"models[{i}]", n) for i, n in enumerate(models or ()))):
+        if len(name) > _LONGEST_NAME or not name.isprintable():
+            raise bad(path, f"must be at most {_LONGEST_NAME} printable characters")
 
 
 _TYPED: tuple[tuple[str, type | tuple[type, ...], str], ...] = (

@@ -99,8 +99,8 @@ def _backend(name: str, gateway: Gateway, settings: Settings, used: set[Target])
         out[name] = gateway.backends.trouble()
     for lane in gateway.lanes:
         if lane.target in used and lane.breaker.state in _BAD:
-            told = lane.last_error
-            out[str(lane.target)] = f"{lane.breaker.state}: {told.message if told else 'no error on record'}"
+            told = lane.breaker.last_failure  # not the backend's words: this page asks nobody for a key
+            out[str(lane.target)] = f"{lane.breaker.state}: {told.reason if told else 'no failure on record'}"
     if out:
         return {"status": "degraded", "why": "; ".join(f"{target} {why}" for target, why in out.items())}
     return {"status": "ready", "why": None if used else "no role uses it"}

@@ -204,6 +204,8 @@ class Box:
         patience_s = self._patience_s(began, alone=alone)
         left_s = deadline - asyncio.get_running_loop().time()
         await asyncio.wait({wake}, timeout=max(0.0, min(patience_s, left_s)))
+        if wake.cancelled():
+            raise self._cold()  # the configuration changed under it
         if wake.done():
             error = wake.exception()
             if error is None:

@@ -93,8 +93,14 @@ class Lanes:
     def _forget(self) -> None:
         if len(self._lanes) <= MAX_LANES:
             return
-        for target, lane in list(self._lanes.items())[: MAX_LANES // 10]:
-            if not lane.gate.in_use and not lane.gate.waiting and lane.breaker.forced is None:
+        crowded = len(self._lanes) > 2 * MAX_LANES
+        idle = [
+            target
+            for target, lane in self._lanes.items()
+            if not lane.gate.in_use and not lane.gate.waiting and (crowded or lane.breaker.state == "closed")
+        ]
+        for target in idle[: MAX_LANES // 10]:
+            if self._lanes[target].breaker.forced is None:
                 self._drop(target)
 
     def __iter__(self) -> Iterator[Lane]:

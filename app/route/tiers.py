@@ -109,6 +109,6 @@ def sticky_key(role: str, body: dict[str, Any], hints: Hints) -> str:
 def _beginning(content: Any) -> str:
     """Return how a message begins: enough to tell conversations apart; a long one costs no more."""
     if isinstance(content, list):
-        parts = (part.get("text") or (part.get("image_url") or {}).get("url") or "" for part in content[:_PARTS])
+        parts = (part.get("text") or part.get("image_url") or "" for part in content[:_PARTS])
         return "\n".join(str(part)[:_BEGINNING] for part in parts)
     return str(content)[:_BEGINNING] if content else ""

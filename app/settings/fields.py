@@ -352,7 +352,8 @@ def mask_url(url: str) -> str:
 
 
 def _masked_urls(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: mask_url(value) if name.endswith("_url") and value else value for name, value in options.items()}
+    masked = {name: mask_url(value) if name.endswith("_url") and value else value for name, value in options.items()}
+    return masked | {name: [mask_url(url) for url in options[name]] for name in ("mlx_engines",) if options.get(name)}
 
 
 def parse_chain(text: str) -> tuple[Choice, ...]:

@@ -91,7 +91,7 @@ def _twice_told_keys(settings: Settings) -> list[str]:
     return [
         f"{name.replace('-', '_').upper()}: its address has a user and it has an API key as well; leave one of them out"
         for name, config in settings.backend_configs.items()
-        if config.api_key and "@" in urlsplit(config.base_url).netloc
+        if config.api_key and any("@" in urlsplit(url).netloc for url in (config.base_url, *config.engines))
     ]
 
 
