@@ -17,6 +17,14 @@ import httpx
 _ROOT = Path(__file__).parents[1]
 
 
+def is_worker(pid: int) -> bool:
+    """Whether a process is one that serves, not multiprocessing's helper; one that has just ended is none."""
+    try:
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 @dataclass
 class Program:
     """A gateway that serves.
@@ -36,7 +44,7 @@ class Program:
         for pid in (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()):
             with contextlib.suppress(OSError, IndexError):
                 parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-                if parent == self.pid and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if parent == self.pid and is_worker(pid):
                     found.append(pid)
         return sorted(found)
 

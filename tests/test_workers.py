@@ -12,16 +12,12 @@ import httpx
 
 from tests.failure_play import call
 from tests.processes import served
+from tests.serving import is_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.upstream import Upstream
-
-
-def workers_of(children: set[int]) -> set[int]:
-    """Return which children serve: multiprocessing's resource tracker is none of them."""
-    return {child for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()}
 
 
 async def test_a_killed_worker_is_replaced_while_the_other_serves(up: Upstream, tmp_path: Path) -> None:
@@ -53,7 +49,7 @@ async def _two(children: Callable[[], set[int]], without: int = 0) -> set[int]:
     """Wait until two workers run."""
     async with asyncio.timeout(20):
         while True:
-            found = workers_of(children()) - {without}
+            found = {child for child in children() if is_worker(child)} - {without}
             if len(found) == 2:
                 return found
             await asyncio.sleep(0.1)

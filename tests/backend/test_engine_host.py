@@ -19,6 +19,7 @@ from app.errors import BackendError
 from tests.conftest import Start
 from tests.engine import tiny
 from tests.local import Served, alive, family, serving, wait_until
+from tests.serving import is_worker
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +112,7 @@ async def test_callers_readiness_and_the_next_candidate_know_of_an_engine_that_k
 
 def _workers(served: Served) -> list[int]:
     """Return the pids of the workers: the children that hold the listening socket, not multiprocessing's helper."""
-    mine = [pid for pid in family(served.process.pid) if pid != served.process.pid]
-    return [pid for pid in mine if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in family(served.process.pid) if pid != served.process.pid and is_worker(pid)]
 
 
 def _holders(engine: int) -> set[int]:
