@@ -8,13 +8,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import orjson
 from dotenv import dotenv_values
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.call import BackendConfig, Choice, Limits, OnWeak
 from app.settings import derive, hardware
+from app.settings.endpoints import EndpointsSettings
+from app.settings.money import MoneySettings
+from app.settings.operate import OperateSettings
+from app.settings.parity import ParitySettings
+from app.settings.tasks import TasksSettings
+from app.settings.types import CommaList, JsonMap, Seconds, json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,26 +35,6 @@ class ConfigError(Exception):
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("; ".join(mistakes))
         self.mistakes = mistakes
-
-
-def _comma_list(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-def _json_object(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        decoded: object = orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"is not JSON: {error}") from error
-    return decoded
-
-
-CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
-JsonMap = Annotated[dict[str, str], NoDecode, BeforeValidator(_json_object)]
-"""A JSON object, decoded here: what is wrong with it is then a mistake like any other."""
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class BackendOptions(BaseModel):
@@ -106,7 +91,7 @@ class _NestedSource(PydanticBaseSettingsSource):
             into.setdefault(name, {})[option] = value
 
 
-class Settings(BaseSettings):
+class Settings(OperateSettings, ParitySettings, EndpointsSettings, TasksSettings, MoneySettings, BaseSettings):
     """Every setting there is. Frozen: a change builds a new one (see Live)."""
 
     model_config = SettingsConfigDict(
@@ -269,7 +254,7 @@ class Settings(BaseSettings):
 
     redis_url: str = Field("", description="redis://host:6379/0: breakers are shared by all hosts")
 
-    backends: Annotated[dict[str, BackendOptions], NoDecode, BeforeValidator(_json_object)] = Field(
+    backends: Annotated[dict[str, BackendOptions], NoDecode, BeforeValidator(json_object)] = Field(
         {}, description="BACKENDS__<NAME>__<OPTION>: see BackendOptions"
     )
     roles: JsonMap = Field({}, description="ROLES__<NAME>: further roles")

@@ -1,0 +1,29 @@
+"""What every command shares: its options, and how it loads the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.settings import ConfigError, Settings, load
+
+EnvFile = Annotated[Path, typer.Option("--env-file", help="The file with the settings.")]
+SubEnvFile = Annotated[Path | None, typer.Option("--env-file", help="The file with the settings.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ENV_FILE = Path(".env")
+
+
+def settings_of(env_file: Path) -> Settings:
+    """Load the settings, or tell each mistake in a line.
+
+    Raises:
+        typer.Exit: 2, they cannot be used.
+    """
+    try:
+        return load(env_file)
+    except ConfigError as error:
+        for mistake in error.mistakes:
+            typer.echo(f"configuration: {mistake}", err=True)
+        raise typer.Exit(2) from error
