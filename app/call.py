@@ -257,6 +257,27 @@ class Attempt:
     sent: bool = True
 
 
+class TraceContext(NamedTuple):
+    """Where a call stands in a distributed trace, as W3C trace context has it; ids in hex.
+
+    Attributes:
+        span_id: of this call; parent_id: of the caller's span, empty where the trace begins here.
+        sampled: whether the trace is recorded.
+        state: the caller's ``tracestate``, passed on as it came.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_id: str = ""
+    sampled: bool = True
+    state: str = ""
+
+    @property
+    def traceparent(self) -> str:
+        """The header for those whom this call asks."""
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
+
+
 @dataclass(slots=True)
 class Trace:
     """The one mutable companion of a call: where its time went, and what became of it so far.
@@ -273,6 +294,7 @@ class Trace:
     rescued: list[str] = field(default_factory=list)
     faults: tuple[str, ...] = ()
     polished: Polished | None = None
+    context: TraceContext | None = None
     _last_ns: int = 0
 
     def __post_init__(self) -> None:
@@ -332,3 +354,4 @@ class Record:
     arm: Target | None = None
     chars: int | None = None
     code_block: bool | None = None
+    context: TraceContext | None = None

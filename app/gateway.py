@@ -27,6 +27,7 @@ class Gateway:
         reload: asks every worker of the host to read its configuration anew.
         sharing: what this process and the others tell each other about lanes.
         board: where the workers of this host meet; None where there is but one.
+        samples: says of a trace's id whether the trace is recorded; None where nothing is traced.
         draining: set once no new call is to come; answers then close their connections.
         inflight: calls under way.
     """
@@ -40,5 +41,6 @@ class Gateway:
     reload: Callable[[], bool] = lambda: False
     sharing: Sharing | None = None
     board: Board | None = None
+    samples: Callable[[str], bool] | None = None
     draining: bool = False
     inflight: int = 0

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from app.gateway import Gateway
     from app.guard.share import Store
+    from app.telemetry.otel import Otel
 
 RUN_DIR = "SLUICE_RUN_DIR"
 """Set for the workers by their parent: the directory in which they meet."""
@@ -45,6 +46,7 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
         gateway.backends = Backends(int(settings.max_answer_mb * 1024 * 1024), Path(directory), gateway.metrics)
         stack.push_async_callback(gateway.backends.close)
         await _share(gateway, stack)
+        await _trace(gateway, stack)
         classify([{"role": "user", "content": "warm up"}])  # the first caller is not to wait for the weights
         follower = _Follower(gateway)
         gateway.reload = follower.reload_all
@@ -94,6 +96,30 @@ async def _share(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
         gateway.dependencies["redis"] = lambda: _state(sharing.lost.get("redis"))
     if stores:
         _beside(stack, sharing.run)
+
+
+async def _trace(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
+    """Export traces where the operator names a collector."""
+    settings = gateway.live.current
+    endpoint = settings.otel_exporter_otlp_endpoint
+    if not endpoint or settings.otel_sdk_disabled:
+        return
+    try:
+        otel = await asyncio.to_thread(_otel, endpoint, gateway)
+    except ImportError as error:
+        why = f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but the extra [otel] is not installed: {error}"
+        logs.log.error("%s", why)
+        gateway.dependencies["otel"] = lambda: _state(why)
+        return
+    gateway.samples = otel.samples
+    gateway.hooks.append(otel.observe)
+    stack.push_async_callback(asyncio.to_thread, otel.close)
+
+
+def _otel(endpoint: str, gateway: Gateway) -> Otel:
+    from app.telemetry.otel import Otel
+
+    return Otel(endpoint, gateway.metrics.label)
 
 
 def _state(lost: str | None) -> dict[str, Any]:

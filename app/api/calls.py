@@ -17,6 +17,7 @@ from app.call import Trace
 from app.dispatch import Answer
 from app.errors import CallerError, SluiceError
 from app.pipeline import run
+from app.telemetry import w3c
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -62,7 +63,7 @@ class _Call:
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._request_id: str = scope["state"]["request_id"]
         self._send = send
-        self._trace = Trace()
+        self._trace = Trace(context=w3c.begin(self._headers, gateway.samples))
         self._ask: Ask | None = None
         self._answer: Answer | StreamAnswer | Replay | None = None
         self._writer: respond.SSEWriter | None = None

@@ -61,6 +61,7 @@ def make_record(
         arm=trace.plan.arm if trace.plan is not None else None,
         chars=len(text) if text is not None else None,
         code_block="```" in text if text is not None else None,
+        context=trace.context,
     )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDict
 
-    from app.call import Trace
+    from app.call import Trace, TraceContext
 
 _READ_BUFFER_BYTES = 64 * 1024
 """aiohttp stops reading the socket at twice this: what a slow caller can pile up per stream."""
@@ -161,6 +161,8 @@ class HttpClient:
         timeout = self._timeouts.get(connect_s)
         if timeout is None:
             timeout = self._timeouts[connect_s] = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
+        if trace.context is not None:
+            headers = _traced(headers, trace.context)
         sending = _Sending(trace)
         data: Any = body if len(body) < _LARGE_BODY_BYTES else io.BytesIO(body)
         try:
@@ -197,6 +199,15 @@ class HttpClient:
     async def close(self) -> None:
         """Close every connection."""
         await self._session.close()
+
+
+def _traced(headers: CIMultiDict[str], context: TraceContext) -> CIMultiDict[str]:
+    """Return the headers with the call's place in its trace."""
+    traced = headers.copy()
+    traced["traceparent"] = context.traceparent
+    if context.state:
+        traced["tracestate"] = context.state
+    return traced
 
 
 def _cut(message: str) -> BackendError:

@@ -79,6 +79,11 @@ class Metrics:
         self._engine = EngineMetrics(self._registry, label)
         self._children()
 
+    @property
+    def label(self) -> Callable[[Target], str]:
+        """How targets are named: from a closed set."""
+        return self._label
+
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"sluice_{name}", text, labels, registry=self._registry)
 

@@ -5,7 +5,7 @@ import logging
 import orjson
 import pytest
 
-from app.telemetry.logs import JsonFormatter
+from app.telemetry.logs import json_formatter
 from tests.conftest import Running
 
 
@@ -18,7 +18,7 @@ async def test_each_call_is_one_perf_line_without_its_content(
     assert answer.headers["x-request-id"] in line.getMessage()
     assert "target=up/large" in line.getMessage()
     assert "parse=" in line.getMessage()
-    written = JsonFormatter().format(line)
+    written = json_formatter().format(line)
     fields = orjson.loads(written)
     assert (fields["outcome"], fields["target"], fields["level"]) == ("ok", "up/large", "info")
     assert fields["stages_ms"]["parse"] >= 0
@@ -31,14 +31,14 @@ async def test_an_error_is_logged_by_its_type(sluice: Running, caplog: pytest.Lo
     with caplog.at_level(logging.INFO, "sluice"):
         await sluice.chat("up/m-400")
     (line,) = [each for each in caplog.records if "[PERF]" in each.getMessage()]
-    assert orjson.loads(JsonFormatter().format(line))["error_type"] == "backend_invalid"
+    assert orjson.loads(json_formatter().format(line))["error_type"] == "backend_invalid"
 
 
 def test_an_exception_is_one_json_line() -> None:
     error = LookupError("gone")
     info = (type(error), error, None)
     record = logging.LogRecord("sluice", logging.ERROR, __file__, 1, "bad %s", ("thing\n",), info)
-    line = JsonFormatter().format(record)
+    line = json_formatter().format(record)
     assert "\n" not in line
     assert orjson.loads(line)["message"] == "bad thing\n"
     assert "LookupError: gone" in orjson.loads(line)["exception"]
