@@ -5,12 +5,18 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 _WEIGHT = re.compile(r"@(\d+)$")
 
 OnWeak = Literal["polish", "escalate", "serve"]
 Polished = Literal["yes", "no", "failed"]
+Purpose = Literal["answer", "draft", "polish", "escalate", "judge", "shadow", "classify"]
+"""What an attempt was for; a draft is an answer in whose place a better one was served."""
+Cache = Literal["hit", "miss", "off"]
 
 
 class Target(NamedTuple):
@@ -232,7 +238,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one answer; ``prompt`` includes ``cached``, ``completion`` includes ``reasoning``.
+    """Tokens of one answer; ``prompt`` includes ``cached`` and ``cache_write``, ``completion`` includes ``reasoning``.
 
     ``estimated`` is true where the backend reported nothing and Sluice counted; ``cost_usd`` is the backend's own
     figure where it gives one.
@@ -244,17 +250,28 @@ class Usage:
     reasoning: int = 0
     estimated: bool = False
     cost_usd: float | None = None
+    cache_write: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at one target: ``result`` is ``ok`` or the reason why it lost; ``sent`` is false where it was skipped."""
+    """One try at one target.
+
+    Attributes:
+        result: ``ok`` or the reason why it lost.
+        sent: false where it was skipped.
+        cost_usd: None where it has no price, where it used nothing, and until the call's bill is made.
+        price: the rates that ``cost_usd`` was reckoned with, for people.
+    """
 
     target: Target
     result: str
     duration_ms: float = 0.0
     usage: Usage | None = None
     sent: bool = True
+    purpose: Purpose = "answer"
+    cost_usd: Decimal | None = None
+    price: str | None = None
 
 
 class TraceContext(NamedTuple):
@@ -295,6 +312,7 @@ class Trace:
     faults: tuple[str, ...] = ()
     polished: Polished | None = None
     context: TraceContext | None = None
+    cache: Cache | None = None
     _last_ns: int = 0
 
     def __post_init__(self) -> None:
@@ -329,6 +347,12 @@ class Record:
         backend_ms: time spent waiting for backends; the rest of ``total_ms`` is Sluice's own.
         faults: of the first answer, before any polish.
         chars: length of the answer that was served; code_block: whether it holds one; None where nobody looked.
+        task: the prompt file that made the call; prompt_hash: of its text.
+        cache: whether the answer came from memory; None where the endpoint has none.
+        cost_usd: all attempts together; None where one of them has no price.
+        baseline: the target that the call is compared with; baseline_usd: what it would have cost there.
+        saved_usd: baseline less cost, negative where the call cost more.
+        prompt, answer: what was asked (JSON) and served; only where LOG_CONTENT is on.
     """
 
     request_id: str
@@ -355,3 +379,12 @@ class Record:
     chars: int | None = None
     code_block: bool | None = None
     context: TraceContext | None = None
+    task: str | None = None
+    prompt_hash: str | None = None
+    cache: Cache | None = None
+    cost_usd: Decimal | None = None
+    baseline: Target | None = None
+    baseline_usd: Decimal | None = None
+    saved_usd: Decimal | None = None
+    prompt: str | None = None
+    answer: str | None = None

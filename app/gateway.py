@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from app.guard.board import Board
     from app.guard.lanes import Lanes
     from app.guard.share import Sharing
+    from app.ledger.db import Database
     from app.settings import Live
     from app.telemetry.metrics import Metrics
 
@@ -28,6 +29,7 @@ class Gateway:
         sharing: what this process and the others tell each other about lanes.
         board: where the workers of this host meet; None where there is but one.
         samples: says of a trace's id whether the trace is recorded; None where nothing is traced.
+        database: what is kept; None where DATABASE_URL is off. Usable once its ``trouble`` is None.
         draining: set once no new call is to come; answers then close their connections.
         inflight: calls under way.
     """
@@ -42,5 +44,6 @@ class Gateway:
     sharing: Sharing | None = None
     board: Board | None = None
     samples: Callable[[str], bool] | None = None
+    database: Database | None = None
     draining: bool = False
     inflight: int = 0

@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from app.backend.registry import Backends
 from app.guard.board import Board, BoardStore
 from app.guard.redis_store import RedisStore
 from app.guard.share import Sharing
+from app.ledger.db import Database, DatabaseUnavailableError, address
 from app.route.classify import classify
 from app.telemetry import logs
 
@@ -33,6 +35,7 @@ SUPERVISOR = "SLUICE_SUPERVISOR"
 """Set for the workers by their parent: its process id."""
 _POLL_S = 0.1
 _AGAIN_S = 1.0
+_DATABASE_AGAIN_S = 2.0
 
 
 @contextlib.asynccontextmanager
@@ -47,6 +50,7 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(gateway.backends.close)
         await _share(gateway, stack)
         await _trace(gateway, stack)
+        _keep(gateway, stack)
         classify([{"role": "user", "content": "warm up"}])  # the first caller is not to wait for the weights
         follower = _Follower(gateway)
         gateway.reload = follower.reload_all
@@ -120,6 +124,33 @@ def _otel(endpoint: str, gateway: Gateway) -> Otel:
     from app.telemetry.otel import Otel
 
     return Otel(endpoint, gateway.metrics.label)
+
+
+def _keep(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
+    """Open the database in the background: the first calls do not wait for it."""
+    settings = gateway.live.current
+    url = address(settings.database_url, settings.data_dir)
+    if url is None:
+        return
+    gateway.database = database = Database(url)
+    stack.push_async_callback(database.close)
+    gateway.dependencies["database"] = lambda: _state(database.trouble)
+    _beside(stack, partial(_opened, database))
+
+
+async def _opened(database: Database) -> None:
+    """Open the database, however long it takes until it can be."""
+    told = ""
+    while True:
+        try:
+            await database.start()
+        except DatabaseUnavailableError as error:
+            if told != str(error):
+                logs.log.error("the database cannot be opened, calls are served without it: %s", error)
+            told = str(error)
+            await asyncio.sleep(_DATABASE_AGAIN_S)
+        else:
+            await asyncio.Event().wait()
 
 
 def _state(lost: str | None) -> dict[str, Any]:

@@ -79,8 +79,12 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(env_file: Path, text: str) -> AsyncIterator[Running]:
-    """Run a gateway with this text as its ``.env``; whatever it sends must be what OpenAI's description says."""
-    env_file.write_text(text)
+    """Run a gateway with this text as its ``.env``; whatever it sends must be what OpenAI's description says.
+
+    Nothing is kept unless the text says where.
+    """
+    kept = any(name in text for name in ("DATA_DIR=", "DATABASE_URL="))
+    env_file.write_text(text if kept else f"DATABASE_URL=off\n{text}")
     app = create_app(Live(env_file))
     checked = Checked(app)
     server = uvicorn.Server(

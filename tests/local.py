@@ -103,7 +103,8 @@ def serving(folder: Path, text: str, *command: str, **env: str) -> Iterator[Serv
     """Run ``sluice serve`` with this text as its ``.env``; ``command`` runs before it, as strace does."""
     port = free_port()
     env_file, log = folder / ".env", folder / "log"
-    env_file.write_text(f"PORT={port}\n{text}")
+    kept = "" if "DATA_DIR=" in text else "DATABASE_URL=off\n"
+    env_file.write_text(f"PORT={port}\n{kept}{text}")
     arguments = [*command, sys.executable, "-m", "app", "serve", "--env-file", str(env_file)]
     told = {**environment(**env)}
     if "LOCAL_ONLY" not in env:

@@ -53,7 +53,8 @@ class Served:
 async def served(env_file: Path, text: str) -> AsyncIterator[Served]:
     """Run ``python -m app serve`` with this text as its ``.env``, until it answers."""
     port = free_port()
-    env_file.write_text(f"PORT={port}\nLOG_LEVEL=error\n{text}")
+    kept = "" if "DATA_DIR=" in text else "DATABASE_URL=off\n"
+    env_file.write_text(f"PORT={port}\nLOG_LEVEL=error\n{kept}{text}")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "app", "serve", "--env-file", str(env_file), stderr=asyncio.subprocess.DEVNULL
     )

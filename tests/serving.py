@@ -60,7 +60,8 @@ def _free_port() -> int:
 async def program(env: Path, text: str) -> AsyncIterator[Program]:
     """Run the program with this text as its ``.env``; it must end with status 0."""
     port = _free_port()
-    env.write_text(f"PORT={port}\n{text}")
+    kept = "" if "DATA_DIR=" in text else "DATABASE_URL=off\n"
+    env.write_text(f"PORT={port}\n{kept}{text}")
     command = [sys.executable, "-m", "app", "serve", "--env-file", str(env)]
     process = await asyncio.to_thread(
         subprocess.Popen, command, cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -39,7 +39,7 @@ def _explain(error: Any) -> str:
     name = "__".join(str(part).replace("-", "_") for part in error["loc"]).upper()
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     secret = any(word in name for word in ("KEY", "TOKEN", "SECRET"))
-    shown = "" if secret or isinstance(error["input"], dict) else f" (it is {str(error['input'])[:80]!r})"
+    shown = "" if secret or isinstance(error["input"], dict) else f" (it is {mask_url(str(error['input']))[:80]!r})"
     if error["type"] == "extra_forbidden":
         options = ", ".join(BackendOptions.model_fields).upper()
         return f"{name}: there is no such option; the options of a backend are {options}"
