@@ -160,6 +160,26 @@ class Hints:
 
 
 @dataclass(frozen=True, slots=True)
+class Native:
+    """What the caller said on another wire, for targets that have it: they get the caller's own words.
+
+    Attributes:
+        wire: closed set: ``responses``, ``messages``, ``completions``.
+        body: in that wire's shape.
+        chat: its translation, which is the body of the Ask. Once a stage works on another body, the caller's own words
+            are no longer what is asked, and only the chat counts.
+        needs: abilities that only a target with this wire has.
+        headers: of the caller's, that belong to the wire.
+    """
+
+    wire: str
+    body: dict[str, Any]
+    chat: dict[str, Any]
+    needs: frozenset[str] = frozenset()
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """One parsed client call.
 
@@ -170,6 +190,7 @@ class Ask:
         tenant: who is asking; ``anonymous`` where no key is asked for.
         deadline: absolute, on the event loop's clock, in seconds.
         request_id: as sent to the caller in ``x-request-id``.
+        native: the caller's own words, where they came on another wire than the chat's.
     """
 
     endpoint: str
@@ -178,6 +199,7 @@ class Ask:
     tenant: str
     deadline: float
     request_id: str
+    native: Native | None = None
 
     @property
     def stream(self) -> bool:

@@ -13,7 +13,9 @@ from app import __version__
 from app.api import errors, openapi, ops
 from app.api.admin import admin
 from app.api.calls import CallEndpoint
+from app.api.dress import Dress, Embeddings
 from app.api.edge import Cors, Edge
+from app.api.responses import Responses
 from app.gateway import Gateway
 from app.guard.lanes import Lanes
 from app.life import life
@@ -27,7 +29,11 @@ if TYPE_CHECKING:
 
 ENV_FILE = "SLUICE_ENV_FILE"
 """Set by the command line for the workers: which file holds the settings."""
-_ENDPOINTS = {"chat": "/chat/completions", "embeddings": "/embeddings"}
+_ENDPOINTS: dict[str, type[Dress]] = {
+    "/chat/completions": Dress,
+    "/embeddings": Embeddings,
+    "/responses": Responses,
+}
 _EXPOSED = ("x-request-id", "server-timing", "retry-after", "x-sluice-target", "x-sluice-attempts", "x-sluice-role")
 
 
@@ -48,8 +54,8 @@ def create_app(live: Live | None = None) -> FastAPI:
     gateway = Gateway(live=live, backends=None, lanes=Lanes(_Told(metrics)), metrics=metrics)  # type: ignore[arg-type]
     gateway.hooks += [metrics.observe, logs.perf]
     app.state.gateway = gateway
-    for endpoint, path in _ENDPOINTS.items():
-        call = CallEndpoint(gateway, endpoint)
+    for path, dress in _ENDPOINTS.items():
+        call = CallEndpoint(gateway, dress)
         app.router.routes += [Route(prefix + path, call, methods=["POST"]) for prefix in ("/v1", "")]
     for prefix in ("/v1", ""):
         app.include_router(ops.calls, prefix=prefix, include_in_schema=prefix == "/v1")

@@ -13,6 +13,8 @@ from jsonschema import Draft202012Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
+from tests import schema_wires as wires
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -20,12 +22,17 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = Path(__file__).parent / "data" / "openai-subset.openapi.json"
 _MOST_BYTES = 4 * 1024 * 1024
-_VARYING = re.compile(rb'"(id|content|name|arguments)":"(?:[^"\\]|\\.)*"|"(created|\w+_tokens)":\d+|"\w+Ms":[\d.]+')
+_VARYING = re.compile(
+    rb'"(id|item_id|content|name|arguments|text|delta)":"(?:[^"\\]|\\.)*"|"(created|created_at|completed_at|sequence_number|\w+_tokens)":\d+|"\w+Ms":[\d.]+'
+)
 _SCHEMAS = {
     "/chat/completions": "CreateChatCompletionResponse",
     "/embeddings": "CreateEmbeddingResponse",
     "/models": "ListModelsResponse",
+    "/responses": "Response",
+    "/completions": "CreateCompletionResponse",
 }
+_ANTHROPIC = {"/messages": "Message", "/messages/count_tokens": "MessageTokensCount"}
 _NOT_ERRORS = ("/health/ready",)
 _seen: set[tuple[str, bytes]] = set()
 
@@ -136,18 +143,39 @@ class Sent:
         if self.status >= 400 and self.path not in _NOT_ERRORS:
             if kinds != [b"application/json"]:
                 yield f"an error of type {kinds}"
-            yield from violations("ErrorResponse", bytes(self.body))
+            if self.route.startswith("/messages") and self.method == "POST" and self.route in _ANTHROPIC:
+                yield from wires.anthropic_error(orjson.loads(self.body))
+            else:
+                yield from violations("ErrorResponse", bytes(self.body))
         elif self.status == 200 and self.method in {"GET", "POST"}:
             yield from self._answer_violations(kinds)
 
+    @property
+    def route(self) -> str:
+        """The path, without what may be left out."""
+        return self.path.removeprefix("/v1").rstrip("/")
+
     def _answer_violations(self, kinds: list[bytes]) -> Iterator[str]:
-        path = self.path.removeprefix("/v1").rstrip("/")
+        path, body = self.route, bytes(self.body)
         if kinds and kinds[0].startswith(b"text/event-stream"):
-            yield from stream_violations(bytes(self.body), ended=self.ended)
+            yield from self._event_violations(body)
         elif path in _SCHEMAS:
-            yield from violations(_SCHEMAS[path], bytes(self.body))
+            yield from violations(_SCHEMAS[path], body)
+        elif path in _ANTHROPIC:
+            yield from wires.anthropic_violations(_ANTHROPIC[path], orjson.loads(body))
         elif path.startswith("/models/"):
-            yield from violations("Model", bytes(self.body))
+            yield from violations("Model", body)
+
+    def _event_violations(self, body: bytes) -> Iterator[str]:
+        match self.route:
+            case "/responses":
+                yield from wires.response_stream(body, ended=self.ended, validate=violations)
+            case "/messages":
+                yield from wires.message_stream(body, ended=self.ended)
+            case "/completions":
+                yield from wires.completion_stream(body, ended=self.ended, validate=violations)
+            case _:
+                yield from stream_violations(body, ended=self.ended)
 
 
 class Checked:

@@ -52,7 +52,7 @@ async def test_callers_get_valid_chunks(message: dict[str, Any], wants_usage: bo
     raw = b""
     while batch := await stream.batch():
         raw += framer.frames(batch)
-    *found, done = events((raw + framer.usage_chunk(stream.said.usage()) + framer.end()).decode())
+    *found, done = events((raw + framer.end(stream.said.usage())).decode())
     assert done == "[DONE]"
     for chunk in found:
         jsonschema.validate(chunk, SCHEMAS | {"$ref": "#/components/schemas/CreateChatCompletionStreamResponse"})

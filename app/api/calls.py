@@ -6,10 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from app.api import auth, respond
-from app.api.frames import Framer
+from app.api.dress import Dress
 from app.api.parse import ClientGoneError, decode, make_ask, read_body
 from app.api.record import make_record
 from app.api.watch import ClientWatch
@@ -35,11 +33,11 @@ log = logging.getLogger("sluice")
 
 
 class CallEndpoint:
-    """One endpoint, e.g. ``chat``: from the socket to the record."""
+    """One endpoint: from the socket to the record, in the dress that its callers know."""
 
-    def __init__(self, gateway: Gateway, endpoint: str) -> None:
+    def __init__(self, gateway: Gateway, dress: type[Dress] = Dress) -> None:
         self._gateway = gateway
-        self._endpoint = endpoint
+        self._dress = dress
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one call; never raises but for a bug."""
@@ -47,7 +45,7 @@ class CallEndpoint:
         gateway.inflight += 1
         gateway.metrics.inflight.inc()
         try:
-            await _Call(gateway, self._endpoint, scope, send).serve(receive)
+            await _Call(gateway, self._dress, scope, send).serve(receive)
         finally:
             gateway.inflight -= 1
             gateway.metrics.inflight.dec()
@@ -56,12 +54,12 @@ class CallEndpoint:
 class _Call:
     """One call's way through the edge."""
 
-    def __init__(self, gateway: Gateway, endpoint: str, scope: MutableMapping[str, Any], send: Send) -> None:
+    def __init__(self, gateway: Gateway, dress: type[Dress], scope: MutableMapping[str, Any], send: Send) -> None:
         self._gateway = gateway
-        self._endpoint = endpoint
         self._settings: Settings = gateway.live.current
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._request_id: str = scope["state"]["request_id"]
+        self._dress = dress(self._settings, gateway, self._request_id)
         self._send = send
         self._trace = Trace(context=w3c.begin(self._headers, gateway.samples))
         self._ask: Ask | None = None
@@ -106,9 +104,10 @@ class _Call:
         trace.stage("auth")
         raw = await read_body(receive, settings.max_body_mb)
         trace.stage("receive")
-        body = decode(raw)
-        ask = make_ask(self._endpoint, body, self._headers, tenant, settings, self._request_id)
-        if ask.stream and self._endpoint != "chat":
+        dress = self._dress
+        body = await dress.chat(decode(raw), tenant)
+        ask = make_ask(dress.kind, body, self._headers, tenant, settings, self._request_id, dress.native)
+        if ask.stream and ask.endpoint != "chat":
             raise CallerError("This endpoint does not stream.", param="stream", code="invalid_value")
         trace.stage("parse")
         return ask
@@ -131,14 +130,10 @@ class _Call:
             await respond.send_json(self._send, 200, body, self._call_headers(answer.target))
 
     def _plain_body(self, ask: Ask, answer: Answer) -> bytes:
-        """Return the backend's bytes, or, where something is to be added, the same anew."""
-        body = (
-            respond.completed(answer.whole.body, answer.target.model) if ask.endpoint == "chat" else answer.whole.body
-        )
-        if self._wants_performance(ask):
-            self._trace.stage("respond")
-            body = {**body, "performance": respond.performance(self._trace, answer.target)}
-        return answer.whole.raw if body is answer.whole.body else orjson.dumps(body)
+        if not self._wants_performance(ask):
+            return self._dress.plain(answer, None)
+        self._trace.stage("respond")
+        return self._dress.plain(answer, respond.performance(self._trace, answer.target))
 
     def _wants_performance(self, ask: Ask) -> bool:
         return ask.hints.performance or self._settings.performance_in_body
@@ -146,7 +141,7 @@ class _Call:
     # -- streams -------------------------------------------------------------------------------------------------------
 
     async def _stream(self, ask: Ask) -> None:
-        self._writer = writer = respond.SSEWriter(self._send, self._stream_headers)
+        self._writer = writer = respond.SSEWriter(self._send, self._stream_headers, self._dress.keep_alive)
         try:
             await self._relay(ask, writer)
         except SluiceError as error:
@@ -163,7 +158,7 @@ class _Call:
             raise TypeError("a streamed call got a plain answer")
         self._answer = answer
         shows = self._wants_performance(ask)
-        framer = Framer(answer.target.model, wants_usage=ask.wants_usage, holds_last=shows)
+        framer = self._dress.framer(answer.target.model, wants_usage=ask.wants_usage, shows=shows)
         try:
             while events := await answer.batch():
                 data = framer.frames(events)
@@ -176,9 +171,8 @@ class _Call:
         finally:
             answer.close()
         self._trace.stage("stream")
-        rest = framer.usage_chunk(answer.said.usage(self._prompt_tokens()))
         told = respond.performance(self._trace, answer.target) if shows else None
-        await writer.finish(rest + framer.end(told))
+        await writer.finish(framer.end(answer.said.usage(self._prompt_tokens()), told))
 
     def _prompt_tokens(self) -> int:
         """Return the estimate of the prompt's tokens."""
@@ -194,7 +188,7 @@ class _Call:
             await self._refuse(error)
             return
         self._error, self._outcome = error, "cut"
-        await writer.fail(error)
+        await writer.finish(self._dress.broken(error))
 
     def _stream_headers(self) -> HeaderList:
         return self._call_headers(self._answer.target if self._answer is not None else None)
@@ -202,12 +196,13 @@ class _Call:
     # -- all -----------------------------------------------------------------------------------------------------------
 
     def _call_headers(self, target: Target | None) -> HeaderList:
-        return respond.call_headers(self._trace, target)
+        return [*self._dress.headers(), *respond.call_headers(self._trace, target)]
 
     async def _refuse(self, error: SluiceError) -> None:
         self._error, self._outcome, self._status = error, "error", error.status
         self._trace.stage("respond")
-        await respond.send_error(self._send, error, self._call_headers(None))
+        headers = [*respond.error_headers(error), *self._call_headers(None)]
+        await respond.send_json(self._send, error.status, respond.dumps(self._dress.error(error)), headers)
 
     def _record(self) -> None:
         """Build the Record and feed the hooks; one that fails costs its own, not the call."""
@@ -215,7 +210,7 @@ class _Call:
             self._trace,
             self._ask,
             self._answer,
-            endpoint=self._endpoint,
+            endpoint=self._dress.endpoint,
             request_id=self._request_id,
             outcome=self._outcome,
             status=self._status,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from app.wire.usage import usage_object
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -118,32 +120,26 @@ class Framer:
             delta = {"role": "assistant", **{name: value for name, value in delta.items() if name != "role"}}
         return {**choice, "index": index, "delta": delta, "finish_reason": choice.get("finish_reason")}
 
-    def usage_chunk(self, usage: Usage) -> bytes:
+    def _usage_chunk(self, usage: Usage) -> bytes:
         """Return the usage chunk where the caller wants one and the backend sent none; an estimate says so."""
         if not self._wants_usage or self._usage_seen or self._identity is None:
             return b""
-        told: dict[str, Any] = {
-            "prompt_tokens": usage.prompt,
-            "completion_tokens": usage.completion,
-            "total_tokens": usage.prompt + usage.completion,
-        }
-        if usage.estimated:
-            told["estimated"] = True
         chunk = {
             "id": self._identity[0],
             "object": "chat.completion.chunk",
             "created": self._identity[1],
             "model": self._identity[2],
             "choices": [],
-            "usage": told,
+            "usage": usage_object(usage),
         }
         return self._held(chunk) if self._holds_last else event(chunk)
 
-    def end(self, performance: dict[str, Any] | None = None) -> bytes:
+    def end(self, usage: Usage, performance: dict[str, Any] | None = None) -> bytes:
         """Return what is left to send, with the performance object in the last data chunk, and ``[DONE]``."""
+        said = self._usage_chunk(usage)
         if self._back is not None and performance is not None:
             self._back = {**self._back, "performance": performance}
-        return self.rest() + DONE
+        return said + self.rest() + DONE
 
 
 def _only_role(delta: dict[str, Any]) -> bool:

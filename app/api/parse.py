@@ -13,6 +13,7 @@ from app.call import Ask, Hints
 from app.errors import CallerError
 
 if TYPE_CHECKING:
+    from app.call import Native
     from app.settings import Settings
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -97,6 +98,7 @@ def make_ask(
     tenant: str,
     settings: Settings,
     request_id: str,
+    native: Native | None = None,
 ) -> Ask:
     """Check a body and make the Ask of it.
 
@@ -111,6 +113,7 @@ def make_ask(
         tenant=tenant,
         deadline=asyncio.get_running_loop().time() + _deadline_s(headers, settings.deadline_s),
         request_id=request_id,
+        native=native,
     )
 
 

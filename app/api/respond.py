@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from app.api.frames import KEEP_ALIVE, event
+from app.api.frames import KEEP_ALIVE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -155,7 +155,14 @@ class SSEWriter:
         started: whether status and headers are out: from then on an error can only be an event.
     """
 
-    def __init__(self, send: Send, headers: Callable[[], HeaderList], keep_alive_s: float = KEEP_ALIVE_S) -> None:
+    def __init__(
+        self,
+        send: Send,
+        headers: Callable[[], HeaderList],
+        keep_alive: bytes = KEEP_ALIVE,
+        keep_alive_s: float = KEEP_ALIVE_S,
+    ) -> None:
+        self._keep_alive = keep_alive
         self._keep_alive_s = keep_alive_s
         self._send = send
         self._headers = headers
@@ -170,7 +177,7 @@ class SSEWriter:
     def _tick(self) -> None:
         due = self._last + self._keep_alive_s
         if self._loop.time() >= due and (self._comment is None or self._comment.done()):
-            self._comment = self._loop.create_task(self.write(KEEP_ALIVE))
+            self._comment = self._loop.create_task(self.write(self._keep_alive))
             due = self._loop.time() + self._keep_alive_s
         self._timer = self._loop.call_at(due, self._tick)
 
@@ -195,10 +202,6 @@ class SSEWriter:
             self._closed = True
             await self._start()
             await self._send({"type": "http.response.body", "body": data, "more_body": False})
-
-    async def fail(self, error: SluiceError) -> None:
-        """End a started stream with an error event and no ``[DONE]``."""
-        await self.finish(event(error.body()))
 
     def close(self) -> None:
         """Stop the keep-alives."""

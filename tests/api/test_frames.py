@@ -31,7 +31,7 @@ _END = _said(finish="stop")
 def _framed(*events: Event, wants_usage: bool = False, told: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     framer = Framer("model", wants_usage=wants_usage, holds_last=told is not None)
     out = b"".join(framer.frames([each]) for each in events)
-    out += framer.usage_chunk(Usage(3, 4, estimated=True)) + framer.end(told)
+    out += framer.end(Usage(3, 4, estimated=True), told)
     assert list(stream_violations(out, ended=True)) == []
     *chunks, done = events_of(out)
     assert done == b"[DONE]"
@@ -41,7 +41,7 @@ def _framed(*events: Event, wants_usage: bool = False, told: dict[str, Any] | No
 def test_bytes_that_need_no_change_are_relayed_as_they_came() -> None:
     events = [_ROLE, _said(content="x"), _END]
     framer = Framer("model", wants_usage=False, holds_last=False)
-    assert framer.frames(events) + framer.end() == b"".join(each.raw for each in events) + DONE
+    assert framer.frames(events) + framer.end(Usage()) == b"".join(each.raw for each in events) + DONE
 
 
 def test_every_chunk_has_the_identity_of_the_first() -> None:

@@ -42,7 +42,7 @@ async def test_silence_is_filled_with_comments_also_before_the_answer() -> None:
     assert (b"x-accel-buffering", b"no") in out.messages[0]["headers"]
     assert out.body == b": keep-alive\n\n" * (len(out.messages) - 1)
     assert writer.started
-    await writer.fail(SluiceError("too late"))
+    await writer.finish(b"too late")
     assert out.messages[-1]["more_body"] is False
     assert b"too late" in out.messages[-1]["body"]
 

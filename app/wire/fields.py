@@ -1,0 +1,92 @@
+"""Small checks and makers that all translations share."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import orjson
+
+from app.errors import CallerError
+
+Json = dict[str, Any]
+
+
+def bad(path: str, must: str) -> CallerError:
+    """Return the error of a field that is wrong, by its path."""
+    return CallerError(f"Invalid value: '{path}' {must}.", code="invalid_value", param=path)
+
+
+def missing(name: str) -> CallerError:
+    """Return the error of a field that is not there."""
+    return CallerError(f"Missing required parameter: '{name}'.", code="missing_required_parameter", param=name)
+
+
+def unsupported(path: str, told: str, code: str = "unsupported_parameter") -> CallerError:
+    """Return the error of a field that means something which cannot be done here."""
+    return CallerError(told, code=code, param=path)
+
+
+def an_object(value: Any, path: str) -> Json:
+    """Return a JSON object.
+
+    Raises:
+        CallerError: it is something else.
+    """
+    if not isinstance(value, dict):
+        raise bad(path, "must be an object")
+    return value
+
+
+def an_array(value: Any, path: str) -> list[Any]:
+    """Return a JSON array.
+
+    Raises:
+        CallerError: it is something else.
+    """
+    if not isinstance(value, list):
+        raise bad(path, "must be an array")
+    return value
+
+
+def a_string(value: Any, path: str) -> str:
+    """Return a string.
+
+    Raises:
+        CallerError: it is something else.
+    """
+    if not isinstance(value, str):
+        raise bad(path, "must be a string")
+    return value
+
+
+def objects(value: Any, path: str) -> list[tuple[str, Json]]:
+    """Return the objects of an array, each with its path; nothing where the array is null.
+
+    Raises:
+        CallerError: it is something else.
+    """
+    if value is None:
+        return []
+    return [(f"{path}[{i}]", an_object(each, f"{path}[{i}]")) for i, each in enumerate(an_array(value, path))]
+
+
+def kept(body: Json, names: tuple[str, ...]) -> Json:
+    """Return the fields of these names that are there and not null."""
+    return {name: body[name] for name in names if body.get(name) is not None}
+
+
+def new_id(prefix: str) -> str:
+    """Return a fresh id, e.g. ``msg_0123…``."""
+    return prefix + os.urandom(12).hex()
+
+
+def frame(event: Json) -> bytes:
+    """Return an event that says its own type, as one server-sent event of that name."""
+    return b"event: " + event["type"].encode() + b"\ndata: " + orjson.dumps(event) + b"\n\n"
+
+
+def reasoning_of(said: Json) -> str:
+    """Return the reasoning in a message or a delta, by either of the names that backends give it."""
+    told = said.get("reasoning_content") or said.get("reasoning")
+    return told if isinstance(told, str) else ""
