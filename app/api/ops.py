@@ -45,6 +45,7 @@ async def root() -> dict[str, Any]:
         "version": __version__,
         "endpoints": [
             "POST /v1/chat/completions",
+            "POST /v1/responses",
             "POST /v1/embeddings",
             "GET /v1/models",
             "POST /v1/route",

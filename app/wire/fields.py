@@ -83,7 +83,8 @@ def new_id(prefix: str) -> str:
 
 def frame(event: Json) -> bytes:
     """Return an event that says its own type, as one server-sent event of that name."""
-    return b"event: " + event["type"].encode() + b"\ndata: " + orjson.dumps(event) + b"\n\n"
+    name: str = event["type"]
+    return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(event) + b"\n\n"
 
 
 def reasoning_of(said: Json) -> str:
