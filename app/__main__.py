@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app import __version__
+from app.cli.bench import bench
+from app.cli.chat import chat
 from app.cli.common import ENV_FILE, EnvFile, Json, settings_of
+from app.cli.importer import import_litellm
 from app.cli.models import models_cli
 from app.cli.roles import roles_cli
 from app.settings import Settings, shadowed
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 cli = typer.Typer(name="sluice", help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+cli.command()(chat)
+cli.command()(bench)
+cli.command("import-litellm")(import_litellm)
 cli.add_typer(models_cli, name="models")
 cli.add_typer(roles_cli, name="roles")
 _MARKS = {"ok": "+", "note": "-", "problem": "!"}

@@ -12,6 +12,8 @@ from app.settings import ConfigError, Settings, load
 EnvFile = Annotated[Path, typer.Option("--env-file", help="The file with the settings.")]
 SubEnvFile = Annotated[Path | None, typer.Option("--env-file", help="The file with the settings.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Key = Annotated[str | None, typer.Option("--key", envvar="SLUICE_API_KEY", help="API key; default the first API_KEYS.")]
+Url = Annotated[str | None, typer.Option("--url", help="A Sluice elsewhere, http://host:port.")]
 ENV_FILE = Path(".env")
 
 
