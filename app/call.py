@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -323,6 +323,10 @@ class Trace:
 
     Stages are laps: ``stage(name)`` gives all time since the last lap to ``name``, so that the stages always add up to
     the total.
+
+    Attributes:
+        faults: of the first answer; weak: whether the answer that is served has any.
+        cache: ``hit``, ``miss``, or ``off`` where the cache was not asked; None while that is not known.
     """
 
     started_ns: int = field(default_factory=time.perf_counter_ns)
@@ -335,6 +339,7 @@ class Trace:
     polished: Polished | None = None
     context: TraceContext | None = None
     cache: Cache | None = None
+    weak: bool = False
     _last_ns: int = 0
 
     def __post_init__(self) -> None:
@@ -349,6 +354,20 @@ class Trace:
         if at_ns > self._last_ns:
             self.stages[name] = self.stages.get(name, 0) + at_ns - self._last_ns
             self._last_ns = at_ns
+
+    def branch(self) -> Trace:
+        """Return a trace that goes on from here; ``absorb`` unites the two."""
+        made = replace(self, stages={}, attempts=[], rescued=[])
+        made._last_ns = self._last_ns
+        return made
+
+    def absorb(self, other: Trace) -> None:
+        """Take over where a branch's time went, and what it found out; attempts are told one by one."""
+        for name, ns in other.stages.items():
+            self.stages[name] = self.stages.get(name, 0) + ns
+        other.stages.clear()
+        self._last_ns = max(self._last_ns, other._last_ns)
+        self.rescued, self.faults, self.polished, self.weak = other.rescued, other.faults, other.polished, other.weak
 
     def total_ms(self) -> float:
         """Return the milliseconds from the start to the last lap."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from app.guard.cache import AnswerCache, MemoryCache
+from app.guard.flight import Flights
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -30,6 +33,8 @@ class Gateway:
         board: where the workers of this host meet; None where there is but one.
         samples: says of a trace's id whether the trace is recorded; None where nothing is traced.
         database: what is kept; None where DATABASE_URL is off. Usable once its ``trouble`` is None.
+        cache: answers that were given before.
+        flights: upstream calls under way that identical calls share.
         draining: set once no new call is to come; answers then close their connections.
         inflight: calls under way.
     """
@@ -45,5 +50,7 @@ class Gateway:
     board: Board | None = None
     samples: Callable[[str], bool] | None = None
     database: Database | None = None
+    cache: AnswerCache = field(default_factory=lambda: AnswerCache(MemoryCache(0, 0)))
+    flights: Flights = field(default_factory=Flights)
     draining: bool = False
     inflight: int = 0

@@ -53,7 +53,7 @@ class Mender:
     async def serve(self, draft: Answer) -> Answer:
         """Return the draft, or what is better."""
         faults = self.faults(draft)
-        self.trace.faults, self.trace.polished = faults, "no"
+        self.trace.faults, self.trace.polished, self.trace.weak = faults, "no", bool(faults)
         self.trace.stage("check")
         ways: dict[str, Callable[[Answer], Awaitable[Answer]]] = {"polish": self._polish, "escalate": self._escalate}
         mend = ways.get(self.plan.on_weak)
@@ -68,8 +68,10 @@ class Mender:
             return draft
         finally:
             self.trace.stage("polish")
-        if not better(faults, self.faults(other)):
+        left = self.faults(other)
+        if not better(faults, left):
             return draft
+        self.trace.weak = bool(left)
         self.trace.polished = "yes" if self.plan.on_weak == "polish" else "no"
         return self._signed(draft, other)
 
@@ -145,6 +147,16 @@ class Mender:
 
 class _Nobody(Exception):  # noqa: N818 - no error: there is nobody to mend the answer
     """No target may be asked to mend the answer."""
+
+
+def polish_prompt(plan: Plan, settings: Settings) -> str:
+    """Return the prompt by which a weak answer of this plan would be polished; empty where it would not be."""
+    if not plan.check or plan.on_weak != "polish":
+        return ""
+    try:
+        return prompts.template("polish", settings.prompts_dir)
+    except (OSError, ValueError):
+        return ""  # then nothing can be polished
 
 
 def _mendable(body: dict[str, Any]) -> bool:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from app.backend.catalog import Catalog
 from app.call import Plan, Trace, Verdict
 from app.dispatch import Answer, Walk
-from app.mend import Mender
+from app.mend import Mender, polish_prompt
+from app.recall import Recall
 from app.replay import Replay
 from app.rescue import StreamAnswer
 from app.route import known
+from app.route.cacheable import cache_key, cacheable
 from app.route.classify import classify
 from app.route.plan import make_plan
 from app.route.tiers import hinted
@@ -20,10 +22,11 @@ from app.route.tiers import hinted
 if TYPE_CHECKING:
     from app.call import Ask
     from app.gateway import Gateway
+    from app.recall import AnyAnswer
     from app.settings import Settings
 
 
-async def run(ask: Ask, settings: Settings, gateway: Gateway, trace: Trace) -> Answer | StreamAnswer | Replay:
+async def run(ask: Ask, settings: Settings, gateway: Gateway, trace: Trace) -> AnyAnswer:
     """Take one call from the parsed ask to a committed answer.
 
     Args:
@@ -36,8 +39,20 @@ async def run(ask: Ask, settings: Settings, gateway: Gateway, trace: Trace) -> A
         SluiceError: what the caller is to be told.
     """
     catalog = Catalog(settings, known.context_window)
-    _verdict, plan = decide(ask, settings, catalog, trace)
+    verdict, plan = decide(ask, settings, catalog, trace)
     ask = _fitted(ask, plan)
+    serve = partial(_serve, ask, plan, settings, gateway, catalog)
+    if not cacheable(ask, settings):
+        trace.cache = "off"
+        return await serve(trace)
+    key = cache_key(ask, verdict, plan, settings, polish_prompt(plan, settings))
+    return await Recall(ask, key, plan.candidates[0], gateway, trace).answer(serve)
+
+
+async def _serve(
+    ask: Ask, plan: Plan, settings: Settings, gateway: Gateway, catalog: Catalog, trace: Trace
+) -> Answer | StreamAnswer | Replay:
+    """Have the candidates answer; check, polish or escalate what they say."""
     mender = Mender(ask, plan, settings, gateway, catalog, trace) if plan.check else None
     held_back = ask.stream and mender is not None and mender.mends and settings.polish_streams == "buffer"
     walk = Walk(_whole(ask) if held_back else ask, plan, settings, gateway.backends, gateway.lanes, trace)

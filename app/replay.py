@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
@@ -27,6 +27,13 @@ class Replay:
         self.target: Target = answer.target
         self.said = Transcript()
         self._events: list[Event] = [_event(chunk) for chunk in chunks(answer.whole.body, answer.target.model)]
+
+    @classmethod
+    def of_chunks(cls, target: Target, told: list[dict[str, Any]]) -> Self:
+        """Return a stream that was heard before, chunk by chunk."""
+        made = cls.__new__(cls)
+        made.target, made.said, made._events = target, Transcript(), [_event(chunk) for chunk in told]
+        return made
 
     async def batch(self) -> list[Event]:
         """Return all events at once, then none."""
@@ -75,3 +82,45 @@ def _chunk(head: dict[str, Any], index: int, delta: dict[str, Any], finish: str 
 
 def _event(chunk: dict[str, Any]) -> Event:
     return Event(b"data: " + orjson.dumps(chunk) + b"\n\n", chunk)
+
+
+_TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
+_JOINED = {"role", "tool_calls", *_TEXTS}
+
+
+def joined(told: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the chat completion that chunks make up; None where they hold what cannot be put together exactly."""
+    body: dict[str, Any] = {}
+    choices: dict[int, dict[str, Any]] = {}
+    for chunk in told:
+        body |= {name: value for name, value in chunk.items() if value is not None}
+        for choice in chunk.get("choices") or ():
+            made = choices.setdefault(choice.get("index") or 0, {"message": {"role": "assistant", "content": None}})
+            made["finish_reason"] = choice.get("finish_reason") or made.get("finish_reason")
+            if choice.get("logprobs") or not _join(made["message"], choice.get("delta") or {}):
+                return None
+    listed = [{"index": index, **choices[index], "logprobs": None} for index in sorted(choices)]
+    return {**body, "object": "chat.completion", "choices": listed}
+
+
+def _join(message: dict[str, Any], delta: dict[str, Any]) -> bool:
+    """Add a delta to a message; return whether all of it is known."""
+    for name in _TEXTS:
+        if delta.get(name):
+            message[name] = (message.get(name) or "") + delta[name]
+    for part in delta.get("tool_calls") or ():
+        _join_call(message.setdefault("tool_calls", []), part)
+    return not any(value for name, value in delta.items() if name not in _JOINED)
+
+
+def _join_call(calls: list[dict[str, Any]], part: dict[str, Any]) -> None:
+    """Add a part of a tool call: one with an id begins a call, the others bring more of its arguments."""
+    index = part.get("index") or 0
+    more = part.get("function") or {}
+    while len(calls) <= index:
+        calls.append({"function": {"arguments": ""}})
+    call = calls[index]
+    function = {**call["function"], **{name: value for name, value in more.items() if name != "arguments" and value}}
+    function["arguments"] += more.get("arguments") or ""
+    call |= {name: value for name, value in part.items() if name not in {"index", "function"} and value}
+    call["function"] = function

@@ -84,6 +84,7 @@ class StreamAnswer:
         trace.stage("stream")
         if self._judge is not None:
             trace.faults, trace.polished = self._judge(self.said), "no"
+            trace.weak = bool(trace.faults)
             trace.stage("check")
 
     def _prompt_estimate(self) -> int:

@@ -62,6 +62,7 @@ def make_record(
         chars=len(text) if text is not None else None,
         code_block="```" in text if text is not None else None,
         context=trace.context,
+        cache=trace.cache,
     )
 
 

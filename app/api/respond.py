@@ -42,7 +42,9 @@ def call_headers(trace: Trace, target: Target | None) -> HeaderList:
     headers = [(b"server-timing", server_timing(trace))]
     if target is not None:
         headers.append((b"x-sluice-target", _latin(target)))
-    if trace.attempts or target is not None:
+    if trace.cache is not None:
+        headers.append((b"x-sluice-cache", trace.cache.encode()))
+    if trace.attempts or (target is not None and trace.cache != "hit"):
         headers.append((b"x-sluice-attempts", _attempts(trace, target)))
     verdict, plan = trace.verdict, trace.plan
     if verdict is not None and verdict.kind is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, Field, field_validator
 
 _DATABASES = ("postgresql://", "postgres://", "postgresql+asyncpg://", "sqlite:///", "sqlite+aiosqlite:///")
@@ -14,6 +16,17 @@ class MoneySettings(BaseModel):
     database_url: str = Field(
         "", description="postgresql://user:password@host/name; default an SQLite file in DATA_DIR; off keeps nothing"
     )
+
+    cache: Literal["off", "deterministic", "all"] = Field(
+        "deterministic", description="which calls are answered from memory: off, temperature=0 and embeddings, or all"
+    )
+    cache_mb: float = Field(64, ge=0, allow_inf_nan=False, description="memory for kept answers, per worker")
+    cache_ttl_s: float = Field(3600, gt=0, allow_inf_nan=False, description="seconds that an answer is kept")
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _lower_cache(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
     @field_validator("database_url")
     @classmethod
