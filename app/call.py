@@ -180,6 +180,42 @@ class Native:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyTerms:
+    """What a caller's key allows; None is no limit. A key that stands in API_KEYS has none of this.
+
+    Attributes:
+        id: stays the same when the key is rotated.
+        name: given by the operator, for people.
+        tenant: whom the ledger names and whose cached answers are found.
+        models: patterns of what may stand in ``model``; empty allows all.
+        rpm, tpm: calls and tokens a minute; max_parallel: calls at once.
+        day_usd, month_usd: what may be spent in a day and in a month, UTC.
+        expires_at: seconds since 1970.
+    """
+
+    id: str
+    name: str
+    tenant: str
+    models: tuple[str, ...] = ()
+    rpm: int | None = None
+    tpm: int | None = None
+    max_parallel: int | None = None
+    day_usd: Decimal | None = None
+    month_usd: Decimal | None = None
+    expires_at: float | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether calls with it are counted as they come."""
+        return self.rpm is not None or self.tpm is not None or self.max_parallel is not None
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether what its calls cost is held against a budget."""
+        return self.day_usd is not None or self.month_usd is not None
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """One parsed client call.
 
@@ -191,6 +227,7 @@ class Ask:
         deadline: absolute, on the event loop's clock, in seconds.
         request_id: as sent to the caller in ``x-request-id``.
         native: the caller's own words, where they came on another wire than the chat's.
+        key: what the caller's key allows; None where that is everything.
     """
 
     endpoint: str
@@ -200,6 +237,7 @@ class Ask:
     deadline: float
     request_id: str
     native: Native | None = None
+    key: KeyTerms | None = None
 
     @property
     def stream(self) -> bool:
@@ -343,7 +381,7 @@ class Trace:
     _last_ns: int = 0
 
     def __post_init__(self) -> None:
-        self._last_ns = self.started_ns
+        self._last_ns = self._last_ns or self.started_ns
 
     def stage(self, name: str) -> None:
         """Close a lap: the time since the last one belongs to the stage ``name``."""
@@ -357,9 +395,7 @@ class Trace:
 
     def branch(self) -> Trace:
         """Return a trace that goes on from here; ``absorb`` unites the two."""
-        made = replace(self, stages={}, attempts=[], rescued=[])
-        made._last_ns = self._last_ns
-        return made
+        return replace(self, stages={}, attempts=[], rescued=[])
 
     def absorb(self, other: Trace) -> None:
         """Take over where a branch's time went, and what it found out; attempts are told one by one."""

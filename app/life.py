@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from app.backend.registry import Backends
 from app.guard.board import Board, BoardStore
+from app.guard.cache import AnswerCache, MemoryCache
+from app.guard.redis_client import RedisClient
 from app.guard.redis_store import RedisStore
 from app.guard.share import Sharing
 from app.ledger.db import Database, DatabaseUnavailableError, address
@@ -51,6 +53,7 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
         await _share(gateway, stack)
         await _trace(gateway, stack)
         _keep(gateway, stack)
+        _remember(gateway, stack)
         classify([{"role": "user", "content": "warm up"}])  # the first caller is not to wait for the weights
         follower = _Follower(gateway)
         gateway.reload = follower.reload_all
@@ -124,6 +127,16 @@ def _otel(endpoint: str, gateway: Gateway) -> Otel:
     from app.telemetry.otel import Otel
 
     return Otel(endpoint, gateway.metrics.label)
+
+
+def _remember(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
+    """Set up the cache of answers: in memory, and in Redis where there is one."""
+    settings = gateway.live.current
+    redis = RedisClient(settings.redis_url) if settings.redis_url else None
+    if redis is not None:
+        stack.push_async_callback(redis.aclose)
+    gateway.cache = AnswerCache(MemoryCache(0, settings.cache_ttl_s), redis)
+    gateway.cache.resize(settings.cache_mb, settings.cache_ttl_s)
 
 
 def _keep(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
@@ -211,7 +224,9 @@ class _Follower:
         gateway.metrics.config_loaded(ok=ok)
         if ok:
             logs.log.info("configuration loaded")
-            configs = gateway.live.current.backend_configs
+            settings = gateway.live.current
+            gateway.cache.resize(settings.cache_mb, settings.cache_ttl_s)
+            configs = settings.backend_configs
             for lane in gateway.lanes:
                 lane.breaker.forgive_key()
                 if lane.target.backend in configs:

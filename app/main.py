@@ -34,7 +34,15 @@ _ENDPOINTS: dict[str, type[Dress]] = {
     "/embeddings": Embeddings,
     "/responses": Responses,
 }
-_EXPOSED = ("x-request-id", "server-timing", "retry-after", "x-sluice-target", "x-sluice-attempts", "x-sluice-role")
+_EXPOSED = (
+    "x-request-id",
+    "server-timing",
+    "retry-after",
+    "x-sluice-target",
+    "x-sluice-attempts",
+    "x-sluice-role",
+    "x-sluice-cache",
+)
 
 
 def create_app(live: Live | None = None) -> FastAPI:

@@ -1,4 +1,4 @@
-"""Answers from memory: a call that was answered before is answered again, and identical calls share one upstream call."""
+"""Answers from memory: what was answered before, and what an identical call under way is being answered."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from app.call import Target
 from app.dispatch import Answer
 from app.errors import BackendError, Reason
 from app.guard.flight import Flight, Listener, StreamFlight
-from app.replay import Replay, joined
+from app.replay import Replay, Retold, joined
 from app.route.cacheable import whole
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from app.backend.base import Event
-    from app.call import Ask, Plan, Trace
+    from app.call import Ask, Trace
     from app.gateway import Gateway
     from app.rescue import StreamAnswer
 
@@ -106,13 +106,13 @@ class Recall:
         """Keep a plain answer that is good."""
         choices = answer.whole.body.get("choices") or ()
         if self._good(trace) and whole(choice.get("finish_reason") for choice in choices):
-            self.gateway.cache.keep(self.key, b"%b\n%b" % (orjson.dumps(answer.target), answer.whole.raw))
+            self.gateway.cache.keep(self.key, b"%b\n%b" % (str(answer.target).encode(), answer.whole.raw))
 
     def _keep_events(self, source: StreamAnswer | Replay, events: list[Event], trace: Trace) -> None:
         """Keep a streamed answer that is good, event by event."""
         if self._good(trace) and whole(source.said.finish.values()):
             chunks = orjson.dumps([each.chunk for each in events])
-            self.gateway.cache.keep(self.key, b"%b\n%b" % (orjson.dumps(source.target), chunks))
+            self.gateway.cache.keep(self.key, b"%b\n%b" % (str(source.target).encode(), chunks))
 
     def _good(self, trace: Trace) -> bool:
         """Whether an answer is what the call asked for: neither weak, nor by a stand-in, nor pieced together."""
@@ -122,11 +122,11 @@ class Recall:
     def _read(self, kept: bytes) -> Answer | Replay | None:
         """Read what is kept, a whole answer or the chunks of one; None where this call cannot be given it."""
         head, _, told = kept.partition(b"\n")
-        target = Target(*orjson.loads(head))
+        target = Target.parse(head.decode())
         body = orjson.loads(told)
         if isinstance(body, list):
             if self.ask.stream:
-                return Replay.of_chunks(target, body)
+                return Retold(target, body)
             body = joined(body)
             told = orjson.dumps(body)
         if body is None:

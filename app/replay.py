@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -23,17 +23,12 @@ _PIECES = re.compile(r"\S+\s*|\s+")
 class Replay:
     """Gives out a whole answer's events; the same face as a StreamAnswer."""
 
+    replayed = True
+
     def __init__(self, answer: Answer) -> None:
         self.target: Target = answer.target
         self.said = Transcript()
         self._events: list[Event] = [_event(chunk) for chunk in chunks(answer.whole.body, answer.target.model)]
-
-    @classmethod
-    def of_chunks(cls, target: Target, told: list[dict[str, Any]]) -> Self:
-        """Return a stream that was heard before, chunk by chunk."""
-        made = cls.__new__(cls)
-        made.target, made.said, made._events = target, Transcript(), [_event(chunk) for chunk in told]
-        return made
 
     async def batch(self) -> list[Event]:
         """Return all events at once, then none."""
@@ -44,6 +39,15 @@ class Replay:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+class Retold(Replay):
+    """Gives out a stream that was heard before, chunk by chunk."""
+
+    def __init__(self, target: Target, told: list[dict[str, Any]]) -> None:
+        self.target = target
+        self.said = Transcript()
+        self._events = [_event(chunk) for chunk in told]
 
 
 def chunks(body: dict[str, Any], model: str) -> Iterator[dict[str, Any]]:

@@ -37,7 +37,10 @@ class StreamAnswer:
     Attributes:
         target: who answers now.
         said: what the caller has been given so far.
+        replayed: whether it was all there before; never.
     """
+
+    replayed = False
 
     def __init__(self, walk: Walk, opened: Opened, judge: Judge | None = None) -> None:
         self._walk = walk

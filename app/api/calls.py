@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from app.api.respond import HeaderList, Send
     from app.call import Ask, Target
     from app.gateway import Gateway
-    from app.replay import Replay
-    from app.rescue import StreamAnswer
+    from app.recall import AnyAnswer
     from app.settings import Settings
 
 _LEAVING = "Sluice is shutting down, and this call did not end in time. Try again."
@@ -63,7 +62,7 @@ class _Call:
         self._send = send
         self._trace = Trace(context=w3c.begin(self._headers, gateway.samples))
         self._ask: Ask | None = None
-        self._answer: Answer | StreamAnswer | Replay | None = None
+        self._answer: AnyAnswer | None = None
         self._writer: respond.SSEWriter | None = None
         self._error: SluiceError | None = None
         self._status = 200

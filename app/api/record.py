@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING
 
 from app.call import Record
 from app.dispatch import Answer
-from app.replay import Replay
 from app.transcript import read_usage
 
 if TYPE_CHECKING:
     from app.call import Ask, Trace, Usage
     from app.errors import SluiceError
-    from app.rescue import StreamAnswer
-
-    AnyAnswer = Answer | StreamAnswer | Replay
+    from app.recall import AnyAnswer
 
 _MODEL = ("load", "prompt", "decode")
 _BACKEND_STAGES = ("queue", "connect", "first_token", "answer", "stream", "retry", "receive", "polish", *_MODEL)
@@ -81,7 +78,7 @@ def _usage(trace: Trace, answer: AnyAnswer | None) -> Usage | None:
     """Return the usage of the answer that was served."""
     if isinstance(answer, Answer):
         return read_usage(answer.whole.body.get("usage"))
-    if isinstance(answer, Replay):
+    if answer is not None and answer.replayed:
         return answer.said.usage()
     answered = (each.usage for each in reversed(trace.attempts) if each.result in {"ok", "abandoned"})
     return next(answered, None)

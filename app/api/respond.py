@@ -12,7 +12,7 @@ import orjson
 from app.api.frames import KEEP_ALIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 
     from app.call import Target, Trace
     from app.errors import SluiceError
@@ -39,13 +39,7 @@ def server_timing(trace: Trace) -> bytes:
 
 def call_headers(trace: Trace, target: Target | None) -> HeaderList:
     """Return the headers that tell what became of a call, as far as it is known."""
-    headers = [(b"server-timing", server_timing(trace))]
-    if target is not None:
-        headers.append((b"x-sluice-target", _latin(target)))
-    if trace.cache is not None:
-        headers.append((b"x-sluice-cache", trace.cache.encode()))
-    if trace.attempts or (target is not None and trace.cache != "hit"):
-        headers.append((b"x-sluice-attempts", _attempts(trace, target)))
+    headers = [(b"server-timing", server_timing(trace)), *_answered(trace, target)]
     verdict, plan = trace.verdict, trace.plan
     if verdict is not None and verdict.kind is not None:
         headers.append((b"x-sluice-verdict", _latin(f"{verdict.kind}/{verdict.complexity}")))
@@ -58,6 +52,16 @@ def call_headers(trace: Trace, target: Target | None) -> HeaderList:
     if trace.polished is not None:
         headers.append((b"x-sluice-polished", _latin(trace.polished)))
     return headers
+
+
+def _answered(trace: Trace, target: Target | None) -> Iterator[tuple[bytes, bytes]]:
+    """Yield who answered, after which attempts, or that it was the cache."""
+    if target is not None:
+        yield b"x-sluice-target", _latin(target)
+    if trace.cache is not None:
+        yield b"x-sluice-cache", trace.cache.encode()
+    if trace.attempts or (target is not None and trace.cache != "hit"):
+        yield b"x-sluice-attempts", _attempts(trace, target)
 
 
 def _attempts(trace: Trace, target: Target | None) -> bytes:

@@ -104,7 +104,7 @@ class Flight(Generic[T]):
             raise BackendError(
                 Reason.DEADLINE, "The call's deadline has passed.", status=504, code="deadline_exceeded"
             ) from error
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is raised again
             raise (error if seat.first else copy.copy(error)) from None
         if seat.first:
             self._tell(seat)
@@ -188,7 +188,7 @@ class StreamFlight(Flight[S]):
         trace: Trace,
         work: Callable[[Trace], Awaitable[S]],
         landed: Callable[[], None],
-        keep: Callable[[S, list[Any]], None],
+        keep: Callable[[S, list[Any], Trace], None],
         most_bytes: int,
     ) -> None:
         self._keep = keep
@@ -209,7 +209,7 @@ class StreamFlight(Flight[S]):
             while await self._pull(answer):
                 pass
             if self._bytes <= self._most_bytes:
-                self._keep(answer, self._events)
+                self._keep(answer, self._events, self._trace)
         except Exception as error:  # noqa: BLE001 - whoever listens gets it
             self._error = error
         finally:

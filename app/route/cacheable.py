@@ -54,7 +54,10 @@ def cache_key(ask: Ask, verdict: Verdict, plan: Plan, settings: Settings, polish
     """
     first = plan.candidates[0]
     body = {name: value for name, value in ask.body.items() if name not in _IRRELEVANT}
-    parts = [ask.tenant, ask.endpoint, str(first), settings.backend_configs[first.backend].base_url, body]
+    parts: list[Any] = [ask.tenant, ask.endpoint, str(first), settings.backend_configs[first.backend].base_url, body]
+    if ask.native is not None:
+        own = {name: value for name, value in ask.native.body.items() if name not in _IRRELEVANT}
+        parts += [ask.native.wire, own, ask.native.headers]
     if plan.check and plan.on_weak != "serve":
         roles = ("polish",) if plan.on_weak == "polish" else tiers_above(plan.role)
         menders = [str(choice.target) for role in roles for choice in settings.chains.get(role, ())]
