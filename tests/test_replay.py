@@ -12,7 +12,7 @@ from app.api.frames import Framer
 from app.backend.base import Whole
 from app.call import Target
 from app.dispatch import Answer
-from app.replay import Replay, chunks
+from app.replay import Replay, chunks, joined
 from tests.test_upstream import SCHEMAS
 from tests.upstream.client import events, said
 
@@ -79,3 +79,44 @@ async def test_what_is_missing_is_made_up_once() -> None:
     assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in found}) == 1
     assert found[0]["model"] == "model-of-target"
     assert all(chunk["choices"] for chunk in found)
+
+
+_TEXT = st.text(max_size=20) | st.none()
+_CALLS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "id": st.text("abc", min_size=1, max_size=4),
+            "type": st.just("function"),
+            "function": st.fixed_dictionaries(
+                {"name": st.text("fgh", min_size=1, max_size=4), "arguments": st.text(max_size=9)}
+            ),
+        }
+    ),
+    max_size=3,
+)
+
+
+@given(
+    st.lists(st.tuples(_TEXT, _TEXT, _CALLS, st.sampled_from(["stop", "length", "tool_calls"])), min_size=1, max_size=3)
+)
+def test_what_was_taken_apart_is_put_together_again(told: list[tuple[str | None, str | None, list[Any], str]]) -> None:
+    choices = []
+    for index, (content, reasoning, calls, finish) in enumerate(told):
+        message = {"role": "assistant", "content": content or None}
+        message |= {"reasoning_content": reasoning} if reasoning else {}
+        message |= {"tool_calls": calls} if calls else {}
+        choices.append({"index": index, "message": message, "finish_reason": finish, "logprobs": None})
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    body = {"id": "i", "object": "chat.completion", "created": 1, "model": "m", "usage": usage, "choices": choices}
+    assert joined(list(chunks(body, "m"))) == body
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"index": 0, "delta": {"content": "a", "audio": {"data": "x"}}},
+        {"index": 0, "delta": {"content": "a"}, "logprobs": {"content": [{}]}},
+    ],
+)
+def test_what_cannot_be_put_together_exactly_is_not(choice: dict[str, Any]) -> None:
+    assert joined([{"id": "i", "choices": [choice]}]) is None
