@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from app.backend.base import Whole
+from app.backend.base import Event, Whole
 from app.call import Target
 from app.dispatch import Answer
 from app.errors import BackendError, Reason
@@ -19,7 +19,6 @@ from app.route.cacheable import whole
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from app.backend.base import Event
     from app.call import Ask, Trace
     from app.gateway import Gateway
     from app.rescue import StreamAnswer
@@ -105,11 +104,15 @@ class Recall:
     def _keep(self, answer: Answer, trace: Trace) -> None:
         """Keep a plain answer that is good."""
         choices = answer.whole.body.get("choices") or ()
+        if getattr(answer.whole, "native", None) is not None:
+            return  # on the caller's own wire
         if self._good(trace) and whole(choice.get("finish_reason") for choice in choices):
             self.gateway.cache.keep(self.key, b"%b\n%b" % (str(answer.target).encode(), answer.whole.raw))
 
     def _keep_events(self, source: StreamAnswer | Replay, events: list[Event], trace: Trace) -> None:
         """Keep a streamed answer that is good, event by event."""
+        if any(type(each) is not Event for each in events):
+            return  # on the caller's own wire
         if self._good(trace) and whole(source.said.finish.values()):
             chunks = orjson.dumps([each.chunk for each in events])
             self.gateway.cache.keep(self.key, b"%b\n%b" % (str(source.target).encode(), chunks))
