@@ -1,29 +1,60 @@
 # syntax=docker/dockerfile:1
-# Targets: `gateway` (default, no local models) and `engine` (with them, on the CPU).
-FROM python:3.12-slim AS build
+# Targets: `gateway` (default), `dashboard` (the operator's pages), `engine` (local models as well).
+#   docker build -t sluice .
+#   docker build -t sluice-engine --target engine .                    # on the CPU
+#   docker build -t sluice-engine --target engine --build-arg MLX=cuda13 .
+ARG PYTHON=3.12
+
+# The full image has what strips symbols; nothing of it but /venv gets into the images below.
+FROM python:${PYTHON}-bookworm AS build
 WORKDIR /build
 COPY scripts/lock/ lock/
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes -r lock/runtime.txt
+# No pip in the environment, no tests, no symbols: a third of its size. The libraries in *.libs must stay as they are.
+RUN python -m venv --without-pip /venv \
+    && pip --python /venv/bin/python install --no-cache-dir --no-compile --require-hashes -r lock/runtime.txt \
+    && find /venv -type d -name tests -prune -exec rm -r {} + \
+    && find /venv -name '*.so*' -not -path '*.libs/*' -exec strip --strip-unneeded {} +
+
+FROM build AS build-dashboard
+RUN pip --python /venv/bin/python install --no-cache-dir --no-compile --require-hashes -r lock/dashboard.txt
 
 FROM build AS build-engine
-RUN /venv/bin/pip install --no-cache-dir --require-hashes -r lock/local.txt
+# cpu, or cuda12 / cuda13 for NVIDIA: the version is that of the lock file, the wheels are then not checked by hash.
+ARG MLX=cpu
+RUN pip --python /venv/bin/python install --no-cache-dir --require-hashes -r lock/local.txt \
+    && if [ "$MLX" != cpu ]; then \
+        version=$(sed -n 's/^mlx==\([^ ;]*\).*/\1/p' lock/local.txt) \
+        && pip --python /venv/bin/python install --no-cache-dir "mlx[$MLX]==$version"; \
+    fi
 
-FROM python:3.12-slim AS base
-RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin sluice
+FROM python:${PYTHON}-slim-bookworm AS base
+RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin sluice \
+    && install -d -o sluice -g sluice /data
 WORKDIR /srv/sluice
 COPY app/ app/
 COPY prompts/ prompts/
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0
-USER sluice
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0 DATA_DIR=/data
+USER 10001
+VOLUME /data
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["python", "-m", "app"]
+
+FROM base AS dashboard
+COPY --from=build-dashboard /venv /venv
+ENV DASHBOARD_HOST=0.0.0.0
+EXPOSE 8001
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"DASHBOARD_PORT\", 8001)}/login', timeout=2)"]
+CMD ["dashboard"]
+
+FROM base AS serving
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"PORT\", 8000)}/health/live', timeout=2)"]
-STOPSIGNAL SIGTERM
-ENTRYPOINT ["python", "-m", "app"]
 CMD ["serve"]
 
-FROM base AS engine
+FROM serving AS engine
 COPY --from=build-engine /venv /venv
 
-FROM base AS gateway
+FROM serving AS gateway
 COPY --from=build /venv /venv
