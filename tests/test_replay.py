@@ -102,7 +102,7 @@ _CALLS = st.lists(
 def test_what_was_taken_apart_is_put_together_again(told: list[tuple[str | None, str | None, list[Any], str]]) -> None:
     choices = []
     for index, (content, reasoning, calls, finish) in enumerate(told):
-        message = {"role": "assistant", "content": content or None}
+        message: dict[str, Any] = {"role": "assistant", "content": content or None}
         message |= {"reasoning_content": reasoning} if reasoning else {}
         message |= {"tool_calls": calls} if calls else {}
         choices.append({"index": index, "message": message, "finish_reason": finish, "logprobs": None})

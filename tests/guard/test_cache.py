@@ -95,13 +95,12 @@ async def test_a_lost_redis_costs_one_try_and_then_none_for_a_while(redis_server
     cache = AnswerCache(_cache(), client)
     redis_server.kill()
     assert await cache.find("k") is None
-    assert client.lost is not None
+    assert "ConnectionError" in str(client.lost)
     assert not client.usable
     cache.keep("k", b"answer")
     assert await cache.find("k") == b"answer"
     redis_server.start()
     clock.pass_s(2.1)
-    assert client.usable
     assert await cache.find("unknown") is None
-    assert client.lost is None
+    assert str(client.lost) == "None"
     await client.aclose()
