@@ -20,6 +20,8 @@ from app.settings import Settings, shadowed
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from app.prompts.library import Shelf
+
 cli = typer.Typer(name="sluice", help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 cli.command()(chat)
 cli.command()(bench)
@@ -42,8 +44,14 @@ def serve(env_file: EnvFile = ENV_FILE) -> None:
 
 @cli.command()
 def check(env_file: EnvFile = ENV_FILE) -> None:
-    """Check the configuration without starting; exit status 2 where it cannot be used."""
-    _report(settings_of(env_file), env_file)
+    """Check configuration and prompt files without starting; exit status 2 where one cannot be used."""
+    settings = settings_of(env_file)
+    _report(settings, env_file)
+    broken = _shelf(settings).broken
+    for name, why in broken.items():
+        typer.echo(f"{name} is out of use: {why}", err=True)
+    if broken:
+        raise typer.Exit(2)
     typer.echo("The configuration is good.")
 
 
@@ -102,11 +110,18 @@ def route(
 
     body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
     try:
-        told = preview(Ask("chat", body, Hints(task=task, complexity=complexity), "command line", 0.0, "-"), settings)
+        ask = Ask("chat", body, Hints(task=task, complexity=complexity), "command line", 0.0, "-")
+        told = preview(ask, settings, _shelf(settings))
     except SluiceError as error:
         typer.echo(orjson.dumps(error.body()).decode() if as_json else f"route: {error.message}", err=not as_json)
         raise typer.Exit(1) from error
     typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode() if as_json else explain(told))
+
+
+def _shelf(settings: Settings) -> Shelf:
+    from app.prompts.library import read_shelf
+
+    return read_shelf(settings.prompts_dir)
 
 
 def _report(settings: Settings, env_file: Path) -> None:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 _WEIGHT = re.compile(r"@(\d+)$")
 
+_BUILDING = ("receive", "auth", "parse", "build", "classify", "cache", "plan")
+_WAITING = ("queue", "load", "connect", "retry", "first_token", "prompt", "answer", "stream", "decode", "polish")
+"""Stages before anything is sent, and those of waiting for a model."""
+
 OnWeak = Literal["polish", "escalate", "serve"]
 Polished = Literal["yes", "no", "failed"]
 Purpose = Literal["answer", "draft", "polish", "escalate", "judge", "shadow", "classify"]
@@ -150,13 +154,34 @@ class BackendConfig:
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What the caller said about the call besides the body; explicit hints win over the classifier."""
+    """What the caller said about the call besides the body; explicit hints win over the classifier.
+
+    ``progress`` asks for events where a task or a pipeline would tell its progress by comments.
+    """
 
     task: str | None = None
     complexity: int | None = None
     session: str | None = None
     no_cache: bool = False
     performance: bool = False
+    progress: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SubCall:
+    """What a call that is made for a task brings along: the prompt's word, and who broke the contract before.
+
+    Attributes:
+        task: its name; prompt_hash: which version of its file.
+        kind, complexity: what the prompt file says; None leaves it to the classifier.
+        but: targets that are not to be asked.
+    """
+
+    task: str
+    prompt_hash: str
+    kind: str | None = None
+    complexity: int | None = None
+    but: tuple[Target, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +253,7 @@ class Ask:
         request_id: as sent to the caller in ``x-request-id``.
         native: the caller's own words, where they came on another wire than the chat's.
         key: what the caller's key allows; None where that is everything.
+        sub: set where it is made for a task: then its contract judges the answer, and not the quality check.
     """
 
     endpoint: str
@@ -238,6 +264,7 @@ class Ask:
     request_id: str
     native: Native | None = None
     key: KeyTerms | None = None
+    sub: SubCall | None = None
 
     @property
     def stream(self) -> bool:
@@ -365,6 +392,7 @@ class Trace:
     Attributes:
         faults: of the first answer; weak: whether the answer that is served has any.
         cache: ``hit``, ``miss``, or ``off`` where the cache was not asked; None while that is not known.
+        task, prompt_hash: which prompt file it went through, where it did.
     """
 
     started_ns: int = field(default_factory=time.perf_counter_ns)
@@ -378,6 +406,8 @@ class Trace:
     context: TraceContext | None = None
     cache: Cache | None = None
     weak: bool = False
+    task: str | None = None
+    prompt_hash: str | None = None
     _last_ns: int = 0
 
     def __post_init__(self) -> None:
@@ -408,6 +438,27 @@ class Trace:
     def total_ms(self) -> float:
         """Return the milliseconds from the start to the last lap."""
         return (self._last_ns - self.started_ns) / 1e6
+
+    def adopt(self, other: Trace) -> None:
+        """Take over what a part of the call, timed by a trace of its own, did and found."""
+        self.attempts += other.attempts
+        self.rescued += other.rescued
+        self.faults = tuple(dict.fromkeys((*self.faults, *other.faults)))
+        self.verdict = self.verdict or other.verdict
+        self.plan = self.plan or other.plan
+        self.cache = self.cache or other.cache
+
+    def split_ms(self) -> dict[str, float]:
+        """Return the total in milliseconds, and its three parts, which add up to it."""
+        stages, total = self.in_ms(), self.total_ms()
+        build = sum(stages.get(name, 0.0) for name in _BUILDING)
+        waited = sum(stages.get(name, 0.0) for name in _WAITING)
+        return {
+            "promptBuildMs": round(build, 3),
+            "inferenceMs": round(waited, 3),
+            "parseMs": round(max(total - build - waited, 0.0), 3),
+            "totalMs": round(total, 3),
+        }
 
     def in_ms(self) -> dict[str, float]:
         """Return the stages in milliseconds, rounded to a microsecond."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from app.backend.catalog import schema_as_taken
 from app.backend.engine_host import ENGINE_LOST, ENGINE_UNAVAILABLE
 from app.call import Attempt, Target
 from app.errors import BackendError, Reason, SluiceError
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 T = TypeVar("T")
+_FORMAT = re.compile(r"response.?format|json.?schema|structured.?output", re.IGNORECASE)
+"""How backends name what they refuse where they take no schema."""
 _AFTER_FINISH_S = 1.0
 """How long after the finish_reason usage and ``[DONE]`` may still come; a backend that lingers is not waited for."""
 _MOST_HELD = 10_000
@@ -177,6 +181,8 @@ class Walk:
         outcome = "ignored" if error.code == ENGINE_LOST else outcome_of(error.reason)
         hold.settle(outcome, error.reason, error.status)
         self._starts[-1] = time.monotonic()  # the backend saw it begin later than we did, by a handshake at least
+        if self.ask.sub is not None and error.reason is Reason.INVALID and _FORMAT.search(error.message):
+            hold.lane.refuses_format = True
         if outcome != "ignored":
             hold.lane.last_error = _kept(error)
         prompt = (self.trace.verdict.prompt_tokens if self.trace.verdict is not None else None) or 0
@@ -239,7 +245,7 @@ class Walk:
         backend = await self._prepared(target)
         try:
             async with asyncio.timeout_at(self.deadline(target)):
-                whole = await backend.whole(self.ask, target, self.ask.body, self.trace)
+                whole = await backend.whole(self.ask, target, self._body(hold.lane), self.trace)
         except TimeoutError as error:
             if self.remaining_s() <= 0:
                 raise _late() from error
@@ -251,6 +257,13 @@ class Walk:
         hold.settle("ok")
         self.won(hold, whole.body.get("usage"))
         return Answer(target, whole)
+
+    def _body(self, lane: Lane) -> dict[str, Any]:
+        """Return the body for a lane: a task names its schema only where it is taken."""
+        if self.ask.sub is None:
+            return self.ask.body
+        dialect = self.config(lane.target).dialect
+        return schema_as_taken(self.ask.body, lane.target, dialect, refused=lane.refuses_format)
 
     async def _prepared(self, target: Target) -> Backend:
         """Return a target's backend, once it says that the target is ready."""

@@ -16,7 +16,18 @@ _ON_WEAK = {
 
 def explain(told: dict[str, Any]) -> str:
     """Return in words what ``POST /v1/route`` tells."""
-    return "\n".join([*_verdict(told["verdict"]), *_plan(told["plan"]), *_after(told["plan"])])
+    return "\n".join([*_prompt(told), *_verdict(told["verdict"]), *_plan(told["plan"]), *_after(told)])
+
+
+def _prompt(told: dict[str, Any]) -> Iterator[str]:
+    """Name the prompt file that a call goes through."""
+    if "pipeline" in told:
+        yield f"Pipeline: {told['pipeline']['prompt']}; what follows is for the stage whose output is its own"
+        for name, stage in told["stages"].items():
+            yield f"  stage {name}: {stage['task']['prompt']}, goes to {stage['plan']['candidates'][0]}"
+    elif "task" in told:
+        task = told["task"]
+        yield f"Task: {task['prompt']}, role {task['role']}, complexity {task['complexity'] or 'as classified'}"
 
 
 def _verdict(verdict: dict[str, Any]) -> Iterator[str]:
@@ -38,8 +49,11 @@ def _plan(plan: dict[str, Any]) -> Iterator[str]:
         yield f"  without the {plan['dropped_turns']} oldest turns, which do not fit"
 
 
-def _after(plan: dict[str, Any]) -> Iterator[str]:
-    if not plan["check"]:
+def _after(told: dict[str, Any]) -> Iterator[str]:
+    plan = told["plan"]
+    if "task" in told:
+        yield "The answer is judged by the task's contract; one that breaks it is asked for again, then of the next."
+    elif not plan["check"]:
         yield "The answer is served as it comes: a target that was asked for by name is not checked."
     else:
         yield f"The answer is checked; {_ON_WEAK[plan['on_weak']]}."

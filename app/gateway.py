@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.guard.cache import AnswerCache, MemoryCache
 from app.guard.flight import Flights
+from app.prompts.library import Library
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,7 @@ class Gateway:
         database: what is kept; None where DATABASE_URL is off. Usable once its ``trouble`` is None.
         cache: answers that were given before.
         flights: upstream calls under way that identical calls share.
+        library: the prompt files: tasks and pipelines.
         draining: set once no new call is to come; answers then close their connections.
         inflight: calls under way.
     """
@@ -52,5 +54,6 @@ class Gateway:
     database: Database | None = None
     cache: AnswerCache = field(default_factory=lambda: AnswerCache(MemoryCache(0, 0)))
     flights: Flights = field(default_factory=Flights)
+    library: Library = field(default_factory=Library)
     draining: bool = False
     inflight: int = 0

@@ -54,6 +54,8 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
         await _trace(gateway, stack)
         _keep(gateway, stack)
         _remember(gateway, stack)
+        gateway.dependencies["prompts"] = lambda: _state(gateway.library.current.trouble())
+        _tell_broken(gateway)
         classify([{"role": "user", "content": "warm up"}])  # the first caller is not to wait for the weights
         follower = _Follower(gateway)
         gateway.reload = follower.reload_all
@@ -170,6 +172,11 @@ def _state(lost: str | None) -> dict[str, Any]:
     return {"status": "ready" if lost is None else "degraded", "why": lost}
 
 
+def _tell_broken(gateway: Gateway) -> None:
+    for name, why in gateway.library.current.broken.items():
+        logs.log.error("%s is out of use: %s", name, why)
+
+
 class _Follower:
     """Follows the ``.env`` file, and reloads that other workers ask for."""
 
@@ -186,9 +193,17 @@ class _Follower:
             loaded = self._gateway.live.poll()
             if loaded is not None:
                 self._told(ok=loaded)
+            await self._follow_prompts()
             if self._board is not None:
                 self._meet(self._board)
                 self._leave_with_the_parent()
+
+    async def _follow_prompts(self) -> None:
+        """Read the prompt files anew once one has changed; files and schemas are none of the event loop's work."""
+        gateway = self._gateway
+        if await asyncio.to_thread(gateway.library.poll, gateway.live.current.prompts_dir) is not None:
+            logs.log.info("prompts loaded")
+            _tell_broken(gateway)
 
     def _leave_with_the_parent(self) -> None:
         """End with the supervisor: where that was killed, nobody else tells its workers to go."""
@@ -207,7 +222,8 @@ class _Follower:
             self.reload()
 
     def reload(self) -> bool:
-        """Read the configuration anew in this process; return whether it is in force."""
+        """Read configuration and prompts anew in this process; return whether the configuration is in force."""
+        self._gateway.library.load()
         return self._told(ok=self._gateway.live.reload())
 
     def reload_all(self) -> bool:

@@ -19,6 +19,7 @@ from app.api.responses import Responses
 from app.gateway import Gateway
 from app.guard.lanes import Lanes
 from app.life import life
+from app.prompts.library import Library
 from app.route.resolve import chain_of_role
 from app.settings import Live
 from app.telemetry import logs
@@ -59,7 +60,13 @@ def create_app(live: Live | None = None) -> FastAPI:
     logs.setup(settings.log_level, settings.log_format)
     app = FastAPI(title="Sluice", version=__version__, lifespan=life, redirect_slashes=False)
     metrics = Metrics(_Labels(live))
-    gateway = Gateway(live=live, backends=None, lanes=Lanes(_Told(metrics)), metrics=metrics)  # type: ignore[arg-type]
+    gateway = Gateway(
+        live=live,
+        backends=None,  # type: ignore[arg-type]
+        lanes=Lanes(_Told(metrics)),
+        metrics=metrics,
+        library=Library(settings.prompts_dir),
+    )
     gateway.hooks += [metrics.observe, logs.perf]
     app.state.gateway = gateway
     for path, dress in _ENDPOINTS.items():

@@ -70,7 +70,7 @@ def decide(ask: Ask, settings: Settings, catalog: Catalog, trace: Trace) -> tupl
         SluiceError: nobody can serve it.
     """
     judged = classify(ask.body["messages"], bool(ask.body.get("tools"))) if ask.endpoint == "chat" else Verdict()
-    trace.verdict = verdict = hinted(judged, ask.hints)
+    trace.verdict = verdict = hinted(judged, ask.hints, ask.sub)
     trace.stage("classify")
     trace.plan = plan = make_plan(ask, verdict, settings, catalog)
     trace.stage("plan")

@@ -64,7 +64,8 @@ def chunks(body: dict[str, Any], model: str) -> Iterator[dict[str, Any]]:
         yield _chunk(head, index, {"role": "assistant", "content": ""})
         for delta in _deltas(message):
             yield _chunk(head, index, delta)
-        yield _chunk(head, index, {}, choice.get("finish_reason"))
+        told = {"sluice": body["sluice"]} if "sluice" in body and place == 0 else {}
+        yield {**_chunk(head, index, {}, choice.get("finish_reason")), **told}
     if body.get("usage"):
         yield {**head, "choices": [], "usage": body["usage"]}
 

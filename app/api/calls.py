@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from app.api import auth, respond
 from app.api.dress import Dress
+from app.api.frames import comment, event
 from app.api.parse import ClientGoneError, decode, make_ask, read_body
 from app.api.record import make_record
 from app.api.watch import ClientWatch
 from app.call import Trace
 from app.dispatch import Answer
 from app.errors import CallerError, SluiceError
-from app.pipeline import run
+from app.tasks.serve import serve
 from app.telemetry import w3c
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class _Call:
 
     async def _plain(self, ask: Ask) -> None:
         try:
-            self._answer = answer = await run(ask, self._settings, self._gateway, self._trace)
+            self._answer = answer = await serve(ask, self._settings, self._gateway, self._trace)
         except SluiceError as error:
             await self._refuse(error)
             return
@@ -152,7 +153,7 @@ class _Call:
             writer.close()
 
     async def _relay(self, ask: Ask, writer: respond.SSEWriter) -> None:
-        answer = await run(ask, self._settings, self._gateway, self._trace)
+        answer = await serve(ask, self._settings, self._gateway, self._trace, self._tell)
         if isinstance(answer, Answer):
             raise TypeError("a streamed call got a plain answer")
         self._answer = answer
@@ -172,6 +173,12 @@ class _Call:
         self._trace.stage("stream")
         told = respond.performance(self._trace, answer.target) if shows else None
         await writer.finish(framer.end(answer.said.usage(self._prompt_tokens()), told))
+
+    async def _tell(self, chunk: dict[str, Any]) -> None:
+        """Let the caller see the progress of a task or a pipeline: as a comment, or as an event where it asked."""
+        if self._writer is not None and self._ask is not None:
+            events = self._ask.hints.progress and self._dress.endpoint == "chat"
+            await self._writer.write(event(chunk) if events else comment(chunk["sluice"]))
 
     def _prompt_tokens(self) -> int:
         """Return the estimate of the prompt's tokens."""

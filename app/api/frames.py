@@ -24,6 +24,11 @@ def event(data: Any) -> bytes:
     return b"data: " + orjson.dumps(data) + b"\n\n"
 
 
+def comment(data: Any) -> bytes:
+    """Return a comment, which clients leave out."""
+    return b": " + orjson.dumps(data) + b"\n\n"
+
+
 class Framer:
     """Turns a backend's events into the caller's. Bytes that need no change are relayed as they came.
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from app.errors import CallerError
+from app.prompts.library import PIPELINE, TASK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+    from app.prompts.library import Shelf
     from app.settings import Settings
 
 _CREATED = 1_700_000_000
 """OpenAI's schema wants a date; a role has none, so all get the same."""
 
 
-def listing(settings: Settings, seen: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """Return ``auto``, every role with a usable target, every alias, every configured usable target, and those seen.
+def listing(settings: Settings, shelf: Shelf, seen: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """Return ``auto``, roles with a usable target, tasks, pipelines, aliases, usable targets, and those seen.
 
     Args:
         settings: the settings in force.
+        shelf: the prompt files in force.
         seen: further targets that backends were seen to have.
     """
     configs = settings.backend_configs
@@ -29,6 +32,7 @@ def listing(settings: Settings, seen: Iterable[str] = ()) -> list[dict[str, Any]
     }
     found = [_model("auto", "sluice")] if any(usable.values()) else []
     found += [_model(role, "sluice", targets) for role, targets in usable.items() if targets]
+    found += _prompts(shelf)
     found += [_model(alias, "sluice") for alias in settings.model_aliases]
     targets = dict.fromkeys(target for each in (*usable.values(), seen) for target in each)
     found += [_model(target, target.partition("/")[0]) for target in targets]
@@ -38,13 +42,33 @@ def listing(settings: Settings, seen: Iterable[str] = ()) -> list[dict[str, Any]
     return list(once.values())
 
 
-def one(name: str, settings: Settings, seen: Iterable[str] = ()) -> dict[str, Any]:
+def _prompts(shelf: Shelf) -> Iterator[dict[str, Any]]:
+    """Yield tasks and pipelines, each with what a caller has to know of it."""
+    for task in shelf.tasks.values():
+        told: dict[str, Any] = {
+            "description": task.spec.description,
+            "role": task.spec.role,
+            "complexity": task.spec.complexity,
+        }
+        yield _model(f"{TASK}{task.name}", "sluice") | told | {"prompt": task.version, "inputs": task.spec.inputs}
+    for pipeline in shelf.pipelines.values():
+        model = _model(f"{PIPELINE}{pipeline.name}", "sluice")
+        stages = {name: stage.task for name, stage in pipeline.spec.stages.items()}
+        yield model | {
+            "description": pipeline.spec.description,
+            "prompt": pipeline.version,
+            "stages": stages,
+            "inputs": pipeline.spec.inputs,
+        }
+
+
+def one(name: str, settings: Settings, shelf: Shelf, seen: Iterable[str] = ()) -> dict[str, Any]:
     """Return one model by its name, slashes and all.
 
     Raises:
         CallerError: 404, it is not in the listing.
     """
-    for model in listing(settings, seen):
+    for model in listing(settings, shelf, seen):
         if model["id"] == name:
             return model
     raise CallerError(

@@ -84,14 +84,15 @@ async def list_models(gateway: Here, tenant: Tenant) -> dict[str, Any]:  # noqa:
     """List what may stand in ``model``."""
     settings = gateway.live.current
     seen = await gateway.backends.models(settings.backend_configs)
-    return {"object": "list", "data": models.listing(settings, seen)}
+    return {"object": "list", "data": models.listing(settings, gateway.library.current, seen)}
 
 
 @calls.get("/models/{name:path}")
 async def get_model(name: str, gateway: Here, tenant: Tenant) -> dict[str, Any]:  # noqa: ARG001 - admission
     """Return one model."""
     settings = gateway.live.current
-    return models.one(name, settings, await gateway.backends.models(settings.backend_configs))
+    seen = await gateway.backends.models(settings.backend_configs)
+    return models.one(name, settings, gateway.library.current, seen)
 
 
 @calls.post("/route")
@@ -101,4 +102,4 @@ async def route(request: Request, gateway: Here, tenant: Tenant) -> dict[str, An
     body = decode(await read_body(request.receive, settings.max_body_mb))
     headers = dict(request.scope["headers"])
     ask = make_ask("chat", body, headers, tenant, settings, request.scope["state"]["request_id"])
-    return preview(ask, settings)
+    return preview(ask, settings, gateway.library.current)

@@ -137,6 +137,7 @@ def _hints(body: dict[str, Any], headers: Mapping[bytes, bytes]) -> Hints:
         session=_header(headers, b"x-sluice-session"),
         no_cache=_header(headers, b"x-sluice-no-cache") not in (None, "false", "0"),
         performance=_header(headers, b"x-sluice-performance") == "true",
+        progress=(_header(headers, b"x-sluice-progress") or metadata.get("sluice_progress")) == "events",
     )
 
 

@@ -60,6 +60,8 @@ def make_record(
         code_block="```" in text if text is not None else None,
         context=trace.context,
         cache=trace.cache,
+        task=trace.task,
+        prompt_hash=trace.prompt_hash,
     )
 
 

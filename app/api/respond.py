@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     HeaderList = list[tuple[bytes, bytes]]
 
 KEEP_ALIVE_S = 5.0
-_WAITING = ("queue", "load", "connect", "retry", "first_token", "prompt", "answer", "stream", "decode", "polish")
 _JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
 _SSE: HeaderList = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -39,7 +38,7 @@ def server_timing(trace: Trace) -> bytes:
 
 def call_headers(trace: Trace, target: Target | None) -> HeaderList:
     """Return the headers that tell what became of a call, as far as it is known."""
-    headers = [(b"server-timing", server_timing(trace)), *_answered(trace, target)]
+    headers = [(b"server-timing", server_timing(trace)), *_prompt(trace), *_answered(trace, target)]
     verdict, plan = trace.verdict, trace.plan
     if verdict is not None and verdict.kind is not None:
         headers.append((b"x-sluice-verdict", _latin(f"{verdict.kind}/{verdict.complexity}")))
@@ -64,6 +63,11 @@ def _answered(trace: Trace, target: Target | None) -> Iterator[tuple[bytes, byte
         yield b"x-sluice-attempts", _attempts(trace, target)
 
 
+def _prompt(trace: Trace) -> HeaderList:
+    """Return the header that names the prompt file and its version, where the call went through one."""
+    return [] if trace.task is None else [(b"x-sluice-prompt", _latin(f"{trace.task}@{trace.prompt_hash}"))]
+
+
 def _attempts(trace: Trace, target: Target | None) -> bytes:
     tried = [f"{attempt.target}={attempt.result}" for attempt in trace.attempts]
     if target is not None and not any(attempt.result == "ok" for attempt in trace.attempts):
@@ -79,17 +83,10 @@ def _latin(value: object) -> bytes:
 
 def performance(trace: Trace, target: Target) -> dict[str, Any]:
     """Return the performance object: milliseconds by stage, and who answered."""
-    stages = trace.in_ms()
-    build = sum(stages.get(name, 0.0) for name in ("receive", "auth", "parse", "classify", "cache", "plan"))
-    waited = sum(stages.get(name, 0.0) for name in _WAITING)
-    total = trace.total_ms()
     attempts = [f"{each.target}={each.result}" for each in trace.attempts]
     return {
-        "promptBuildMs": round(build, 3),
-        "inferenceMs": round(waited, 3),
-        "parseMs": round(max(total - build - waited, 0.0), 3),
-        "totalMs": round(total, 3),
-        "stages": stages,
+        **trace.split_ms(),
+        "stages": trace.in_ms(),
         "target": str(target),
         "attempts": attempts,
         "faults": list(trace.faults),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,45 @@ def adapt(body: dict[str, Any], target: Target, dialect: str) -> dict[str, Any]:
     if isinstance(messages, list) and (quirks.message_drop or not quirks.developer):
         adapted["messages"] = [_message(each, quirks) if isinstance(each, dict) else each for each in messages]
     return adapted
+
+
+_SCHEMA_AWARE = re.compile(r"gpt-oss|kimi|llama-4|qwen-?3")
+"""Groq's models that take a JSON schema; the others answer 400: console.groq.com/docs/structured-outputs"""
+_LENGTHS = frozenset({"minLength", "maxLength", "uniqueItems", "minProperties", "maxProperties", "default", "title"})
+"""Keywords that strict structured outputs refuse: platform.openai.com/docs/guides/structured-outputs"""
+
+
+def schema_as_taken(body: dict[str, Any], target: Target, dialect: str, *, refused: bool) -> dict[str, Any]:
+    """Return the body of a call whose prompt says the format as well: with a schema only as far as this wire takes one.
+
+    The local engine takes all of it; others what strict mode allows; those that take no schema are asked for JSON, or
+    for nothing where they know no ``response_format``, or where one was refused.
+    """
+    form = body.get("response_format")
+    if not isinstance(form, dict) or form.get("type") != "json_schema" or (dialect == "mlx" and not refused):
+        return body
+    if refused or "schema" in DIALECTS[dialect].lacks:
+        return {name: value for name, value in body.items() if name != "response_format"}
+    if dialect == "groq" and not _SCHEMA_AWARE.search(target.model.lower()):
+        return {**body, "response_format": {"type": "json_object"}}
+    wrapper = form["json_schema"]
+    return {
+        **body,
+        "response_format": {**form, "json_schema": {**wrapper, "schema": _without_lengths(wrapper["schema"])}},
+    }
+
+
+def _without_lengths(schema: Any, *, names: bool = False) -> Any:
+    """Leave keywords out at any depth; ``names``: the keys are properties' names, which may be called the same."""
+    if isinstance(schema, list):
+        return [_without_lengths(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _without_lengths(value, names=not names and key in {"properties", "$defs"})
+        for key, value in schema.items()
+        if names or key not in _LENGTHS
+    }
 
 
 def _message(message: dict[str, Any], quirks: Dialect) -> dict[str, Any]:

@@ -27,10 +27,11 @@ class Lane:
         config: of its backend, as last seen.
         last_error: the last error a call lost to, so that the real one can be told while the lane is out of use.
         refuses_prefill: learned: it answered a rescue's assistant message with an error.
+        refuses_format: learned: it answered the ``response_format`` of a task with an error.
         name: what it is called among workers and hosts: the same name means the same place and the same key.
     """
 
-    __slots__ = ("breaker", "config", "gate", "last_error", "name", "refuses_prefill", "target")
+    __slots__ = ("breaker", "config", "gate", "last_error", "name", "refuses_format", "refuses_prefill", "target")
 
     def __init__(self, target: Target, config: BackendConfig, name: str, breaker: Breaker) -> None:
         self.target = target
@@ -40,6 +41,7 @@ class Lane:
         self.gate = Gate(config.slots, config.line)
         self.last_error: SluiceError | None = None
         self.refuses_prefill = False
+        self.refuses_format = False
 
 
 class Lanes:

@@ -35,6 +35,8 @@ def cacheable(ask: Ask, settings: Settings) -> bool:
     """Whether a call may be answered from the cache: one whose answer does not depend on chance, or all if so set."""
     if settings.cache == "off" or ask.hints.no_cache or ask.endpoint not in _ENDPOINTS:
         return False
+    if ask.sub is not None:
+        return False  # its contract is judged later: an answer that breaks it must not be kept
     if any(ask.body.get(name) for name in _NEVER):
         return False
     return settings.cache == "all" or ask.endpoint == "embeddings" or ask.body.get("temperature") == 0

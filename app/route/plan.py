@@ -52,6 +52,8 @@ def make_plan(ask: Ask, verdict: Verdict, settings: Settings, catalog: Catalog) 
     """
     chain = chain_of(ask, verdict, settings)
     sieve = _usable(chain, settings)
+    if ask.sub is not None:
+        _leave_to_others(sieve, ask.sub.but)
     if not sieve.left:
         raise _nothing_usable(chain, sieve)
     _keep_able(ask, sieve, catalog)
@@ -69,7 +71,7 @@ def make_plan(ask: Ask, verdict: Verdict, settings: Settings, catalog: Catalog) 
         candidates=tuple(sieve.left),
         role=role,
         skipped=tuple(sieve.skipped),
-        check=chain.role is not None and ask.endpoint == "chat",
+        check=chain.role is not None and ask.endpoint == "chat" and ask.sub is None,
         on_weak=on_weak(role, settings),
         arm=arm,
         messages=messages,
@@ -118,6 +120,11 @@ def _usable(chain: Chain, settings: Settings) -> _Sieve:
     return sieve
 
 
+def _leave_to_others(sieve: _Sieve, but: tuple[Target, ...]) -> None:
+    sieve.skipped += [(target, "it broke the contract") for target in sieve.left if target in but]
+    sieve.left = [target for target in sieve.left if target not in but]
+
+
 def _problem(target: Target, config: BackendConfig, settings: Settings) -> str | None:
     if config.problem is None and config.models is not None and target.model not in config.models:
         return _NOT_ALLOWED
@@ -128,6 +135,8 @@ def _problem(target: Target, config: BackendConfig, settings: Settings) -> str |
 
 def _keep_able(ask: Ask, sieve: _Sieve, catalog: Catalog) -> None:
     needed = needs(ask.body) if ask.endpoint == "chat" else frozenset()
+    if ask.sub is not None:
+        needed -= {"schema"}  # its prompt says the same, and its contract is judged afterwards
     if not needed:
         return
     lacking = {target: needed & (catalog.lacks(target) | known.lacks(target)) for target in sieve.left}

@@ -12,7 +12,7 @@ from app.route.classify import KINDS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from app.call import Hints, Target, Verdict
+    from app.call import Hints, SubCall, Target, Verdict
     from app.settings import Settings
 
 TASKS = {
@@ -37,9 +37,11 @@ LAST_RESORT = ("accurate", "fast", "analysis", "code", "polish")
 """Where an ``auto`` call goes only when no tier is usable: the better first."""
 
 
-def hinted(verdict: Verdict, hints: Hints) -> Verdict:
+def hinted(verdict: Verdict, hints: Hints, sub: SubCall | None = None) -> Verdict:
     """Let the caller's word win: an explicit complexity over the task's, the task's over the classifier's."""
-    if hints.task is not None:
+    if sub is not None:
+        verdict = _of_prompt(verdict, sub)
+    elif hints.task is not None:
         verdict = _of_task(
             verdict, hints.task.strip().lower().removeprefix("task/").replace("_", "-").replace(" ", "-")
         )
@@ -47,6 +49,18 @@ def hinted(verdict: Verdict, hints: Hints) -> Verdict:
         reason = f"complexity {hints.complexity} was given with the call"
         verdict = replace(verdict, complexity=hints.complexity, reasons=(reason, *verdict.reasons))
     return verdict
+
+
+def _of_prompt(verdict: Verdict, sub: SubCall) -> Verdict:
+    """Judge a call as the prompt file says; what it does not say stays as it was found."""
+    reasons = verdict.reasons
+    if sub.complexity is not None:
+        reasons = (f"the task {sub.task} has complexity {sub.complexity}", *reasons)
+    if sub.kind is not None:
+        reasons = (f"the task {sub.task} is of the kind {sub.kind}", *reasons)
+    return replace(
+        verdict, kind=sub.kind or verdict.kind, complexity=sub.complexity or verdict.complexity, reasons=reasons
+    )
 
 
 def _of_task(verdict: Verdict, task: str) -> Verdict:

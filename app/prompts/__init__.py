@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-DIRECTORY = Path(__file__).parent.parent / "prompts"
+DIRECTORY = Path(__file__).parents[2] / "prompts"
 """The prompts that come with Sluice."""
 
 
