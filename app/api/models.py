@@ -18,7 +18,7 @@ _CREATED = 1_700_000_000
 
 
 def listing(settings: Settings, shelf: Shelf, seen: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """Return ``auto``, roles with a usable target, tasks, pipelines, aliases, usable targets, and those seen.
+    """Return ``auto``, roles, tasks, pipelines and targets that can be served, every alias, and targets that were seen.
 
     Args:
         settings: the settings in force.
@@ -32,7 +32,8 @@ def listing(settings: Settings, shelf: Shelf, seen: Iterable[str] = ()) -> list[
     }
     found = [_model("auto", "sluice")] if any(usable.values()) else []
     found += [_model(role, "sluice", targets) for role, targets in usable.items() if targets]
-    found += _prompts(shelf)
+    serving = {role for role, targets in usable.items() if targets}
+    found += _prompts(shelf, serving | {"auto"} if serving else set())
     found += [_model(alias, "sluice") for alias in settings.model_aliases]
     targets = dict.fromkeys(target for each in (*usable.values(), seen) for target in each)
     found += [_model(target, target.partition("/")[0]) for target in targets]
@@ -42,9 +43,11 @@ def listing(settings: Settings, shelf: Shelf, seen: Iterable[str] = ()) -> list[
     return list(once.values())
 
 
-def _prompts(shelf: Shelf) -> Iterator[dict[str, Any]]:
-    """Yield tasks and pipelines, each with what a caller has to know of it."""
+def _prompts(shelf: Shelf, roles: set[str]) -> Iterator[dict[str, Any]]:
+    """Yield the tasks and pipelines that these roles can serve, each with what a caller has to know of it."""
     for task in shelf.tasks.values():
+        if task.spec.role not in roles:
+            continue
         told: dict[str, Any] = {
             "description": task.spec.description,
             "role": task.spec.role,
@@ -52,6 +55,8 @@ def _prompts(shelf: Shelf) -> Iterator[dict[str, Any]]:
         }
         yield _model(f"{TASK}{task.name}", "sluice") | told | {"prompt": task.version, "inputs": task.spec.inputs}
     for pipeline in shelf.pipelines.values():
+        if not {task.spec.role for task in pipeline.tasks.values()} <= roles:
+            continue
         model = _model(f"{PIPELINE}{pipeline.name}", "sluice")
         stages = {name: stage.task for name, stage in pipeline.spec.stages.items()}
         yield model | {

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from tests.upstream import documents
 from tests.upstream.faults import base_name
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ _WORDS = re.compile(r"\s*\S+|\s+")
 _CALL = re.compile(r"^CALL (\S+) ?(.*)$", re.MULTILINE)
 _REPEATED_WORDS = 40
 _REPEATED_CHARS = 300
-_SCALARS: dict[str, Any] = {"string": "text", "integer": 1, "number": 1, "boolean": True, "null": None}
 
 
 class PrefillRefused(Exception):  # noqa: N818 - an event
@@ -89,7 +89,7 @@ def reply_to(body: dict[str, Any], faults: Faults, *, friendly: bool = False) ->
     """
     messages, model = messages_of(body), str(body.get("model", ""))
     asked = next((text_of(m.get("content")) for m in reversed(messages) if m.get("role") == "user"), "")
-    reply = _scripted(asked, body, messages) or Reply(_usual(asked, model, faults, friendly=friendly))
+    reply = _scripted(asked, body, messages, faults) or Reply(_usual(asked, model, faults, friendly=friendly))
     reply.prompt_tokens = sum(len(words(text_of(m.get("content")))) for m in messages)
     if (finish := faults.find("finish")) is not None:
         reply.finish = finish.arg or "length"
@@ -114,7 +114,7 @@ def _repeat(asked: str) -> str:
     return f"{start} … [{zlib.crc32(asked.encode('utf-8', 'surrogatepass')):08x}]"
 
 
-def _scripted(asked: str, body: dict[str, Any], messages: list[dict[str, Any]]) -> Reply | None:
+def _scripted(asked: str, body: dict[str, Any], messages: list[dict[str, Any]], faults: Faults) -> Reply | None:
     if messages and messages[-1].get("role") == "tool":
         return Reply(f"The tool said: {text_of(messages[-1].get('content'))}")
     if asked.startswith("SAY "):
@@ -123,7 +123,7 @@ def _scripted(asked: str, body: dict[str, Any], messages: list[dict[str, Any]]) 
         return Reply("That is the conclusion of it.", reasoning=asked[7:])
     if asked.startswith("SCRIPT {"):
         return _table(orjson.loads(asked[7:]))
-    return _tool_calls(asked, body) or _document(body)
+    return _tool_calls(asked, body) or _document(body, faults)
 
 
 def _table(table: dict[str, Any]) -> Reply:
@@ -154,61 +154,14 @@ def _forced(tools: list[dict[str, Any]], choice: Any) -> list[Call]:
         name = next(iter(functions), "")
     if name not in functions:
         return []
-    return [Call(name, _arguments(minimal(functions[name].get("parameters") or {"type": "object"})))]
+    return [Call(name, _arguments(documents.minimal(functions[name].get("parameters") or {"type": "object"})))]
 
 
-def _document(body: dict[str, Any]) -> Reply | None:
+def _document(body: dict[str, Any], faults: Faults) -> Reply | None:
     wanted = body.get("response_format") or {}
     if wanted.get("type") == "json_schema":
-        return Reply(_arguments(minimal(wanted["json_schema"].get("schema", {}))))
+        return Reply(documents.written(wanted["json_schema"].get("schema", {}), faults))
     return Reply('{"answer": "text"}') if wanted.get("type") == "json_object" else None
-
-
-def minimal(schema: Any, root: Any = None) -> Any:
-    """Return a small document that a schema accepts; all properties are present, as strict schemas ask."""
-    root = schema if root is None else root
-    if not isinstance(schema, dict):
-        return "text"
-    if "$ref" in schema:
-        return minimal(_resolve(root, schema["$ref"]), root)
-    for key in ("const", "default"):
-        if key in schema:
-            return schema[key]
-    if schema.get("enum"):
-        return schema["enum"][0]
-    for key in ("anyOf", "oneOf", "allOf"):
-        if schema.get(key):
-            return minimal(schema[key][-1 if key == "anyOf" and schema[key][0].get("$ref") else 0], root)
-    return _typed(schema, root)
-
-
-def _resolve(root: Any, ref: str) -> Any:
-    for name in ref.removeprefix("#").strip("/").split("/"):
-        root = root[name] if name else root
-    return root
-
-
-def _typed(schema: dict[str, Any], root: Any) -> Any:
-    kind = schema.get("type", "object" if "properties" in schema else "string")
-    kind = kind[0] if isinstance(kind, list) else kind
-    if kind == "object":
-        return {name: minimal(part, root) for name, part in schema.get("properties", {}).items()}
-    if kind == "array":
-        return [minimal(schema.get("items", {}), root) for _ in range(schema.get("minItems", 0))]
-    if kind in {"integer", "number"}:
-        return _number(schema)
-    return _string(schema) if kind == "string" else _SCALARS.get(kind, "text")
-
-
-def _number(schema: dict[str, Any]) -> float:
-    low, high = schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1), schema.get("maximum", math.inf)
-    return min(low, high)  # type: ignore[no-any-return]
-
-
-def _string(schema: dict[str, Any]) -> str:
-    formats = {"date": "2026-01-01", "date-time": "2026-01-01T00:00:00Z", "email": "a@example.org"}
-    text = formats.get(schema.get("format", ""), "text")
-    return text.ljust(schema.get("minLength", 0), "x")[: schema.get("maxLength")]
 
 
 def _continue(reply: Reply, messages: list[dict[str, Any]], model: str) -> None:

@@ -67,6 +67,13 @@ Flavours
     thought     extra_content.google.thought_signature in tool calls
     other       another text than all other models give
     words:N     an answer of N words               finish:R   finish_reason R, e.g. `finish:length`
+
+JSON documents, where a response_format asks for one
+    full:N      lists hold N items where they may, and texts are sentences (3)
+    prose       in a code fence, with a sentence before and after it
+    loose       with single quotes and a comma too many
+    offschema   another document than was asked for
+    nojson      a sentence instead             blocks     `=== POST X ===` blocks instead
 """
 
 from __future__ import annotations
@@ -93,6 +100,7 @@ NAMES = (
     | {"down", "chaos", "rst", "close", "hang", "late", "conclose", "slow", "pace", "bighead", "endlesshead"}
     | {"nodone", "nodoneopen", "linger", "varyids", "norole", "fullrole", "orping", "cost", "xgroq", "nousage"}
     | {"crlf", "bytes", "thought", "other", "words", "finish"}
+    | {"full", "prose", "loose", "offschema", "nojson", "blocks"}
 )
 
 
