@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from app.gateway import Gateway
     from app.prompts.library import Shelf
     from app.prompts.spec import Pipeline
-    from app.rescue import StreamAnswer
+    from app.recall import AnyAnswer
     from app.settings import Settings
     from app.tasks.context import Tell
 
@@ -40,9 +40,7 @@ def is_named(ask: Ask) -> bool:
     return model is not None and ask.endpoint == "chat" and model.startswith((TASK, PIPELINE))
 
 
-async def serve(
-    ask: Ask, settings: Settings, gateway: Gateway, trace: Trace, tell: Tell = quiet
-) -> Answer | StreamAnswer | Replay:
+async def serve(ask: Ask, settings: Settings, gateway: Gateway, trace: Trace, tell: Tell = quiet) -> AnyAnswer:
     """Serve any call.
 
     Args:
@@ -91,7 +89,7 @@ def find(model: str, shelf: Shelf) -> Task | Pipeline:
     )
 
 
-async def _task(context: Context, task: Task, trace: Trace) -> Answer | StreamAnswer:
+async def _task(context: Context, task: Task, trace: Trace) -> AnyAnswer:
     from app.tasks.inputs import given  # with jsonschema, which only calls of tasks need
     from app.tasks.single import content_of, run_task
 
@@ -111,7 +109,7 @@ def _streams_through(context: Context, task: Task) -> bool:
     return context.ask.stream and free and not formatted and context.settings.polish_streams == "off"
 
 
-async def _streamed(context: Context, task: Task, values: dict[str, Any], trace: Trace) -> StreamAnswer:
+async def _streamed(context: Context, task: Task, values: dict[str, Any], trace: Trace) -> AnyAnswer:
     from app.tasks.fulfil import prepare
 
     ask = (await asyncio.to_thread(prepare, context, task, values)).ask
@@ -119,10 +117,7 @@ async def _streamed(context: Context, task: Task, values: dict[str, Any], trace:
     wishes: dict[str, Any] = {
         name: context.ask.body[name] for name in ("stream", "stream_options") if name in context.ask.body
     }
-    answer = await run(replace(ask, body={**ask.body, **wishes}), context.settings, context.gateway, trace)
-    if isinstance(answer, Answer | Replay):
-        raise TypeError("a streamed call got a plain answer")
-    return answer
+    return await run(replace(ask, body={**ask.body, **wishes}), context.settings, context.gateway, trace)
 
 
 async def _pipeline(context: Context, pipeline: Pipeline, trace: Trace) -> Answer:
