@@ -12,6 +12,7 @@ from app import __version__
 from app.cli.bench import bench
 from app.cli.chat import chat
 from app.cli.common import ENV_FILE, EnvFile, Json, settings_of
+from app.cli.dashboard import dashboard
 from app.cli.importer import import_litellm
 from app.cli.models import models_cli
 from app.cli.roles import roles_cli
@@ -26,6 +27,7 @@ cli = typer.Typer(name="sluice", help=__doc__, no_args_is_help=True, pretty_exce
 cli.command()(chat)
 cli.command()(bench)
 cli.command("import-litellm")(import_litellm)
+cli.command()(dashboard)
 cli.add_typer(models_cli, name="models")
 cli.add_typer(roles_cli, name="roles")
 _MARKS = {"ok": "+", "note": "-", "problem": "!"}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from app.gateway import Gateway
+    from app.guard.lanes import Lane
     from app.guard.share import Store
     from app.telemetry.otel import Otel
 
@@ -177,6 +178,11 @@ def _tell_broken(gateway: Gateway) -> None:
         logs.log.error("%s is out of use: %s", name, why)
 
 
+def _tells(lane: Lane) -> bool:
+    """Whether a lane has anything to show to the other workers."""
+    return lane.breaker.state != "closed" or lane.breaker.counts()[1] > 0 or lane.gate.in_use > 0
+
+
 class _Follower:
     """Follows the ``.env`` file, and reloads that other workers ask for."""
 
@@ -214,8 +220,8 @@ class _Follower:
 
     def _meet(self, board: Board) -> None:
         """Show this worker's lanes to the others, and reload where one of them asks for it."""
-        shown = (lane for lane in self._gateway.lanes if lane.breaker.state != "closed" or lane.breaker.counts()[1])
-        board.publish("breakers", {str(lane.target): lane.breaker.snapshot() for lane in shown})
+        shown = (lane for lane in self._gateway.lanes if _tells(lane))
+        board.publish("breakers", {str(lane.target): lane.snapshot() for lane in shown})
         generation = board.reload_generation()
         if generation != self._generation:
             self._generation = generation

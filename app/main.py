@@ -12,6 +12,8 @@ from starlette.routing import Route
 from app import __version__
 from app.api import errors, openapi, ops
 from app.api.admin import admin
+from app.api.admin_calls import admin_calls
+from app.api.admin_roles import admin_roles
 from app.api.calls import CallEndpoint
 from app.api.dress import Dress, Embeddings
 from app.api.edge import Cors, Edge
@@ -75,7 +77,8 @@ def create_app(live: Live | None = None) -> FastAPI:
     for prefix in ("/v1", ""):
         app.include_router(ops.calls, prefix=prefix, include_in_schema=prefix == "/v1")
     app.include_router(ops.public)
-    app.include_router(admin)
+    for router in (admin, admin_calls, admin_roles):
+        app.include_router(router)
     errors.install(app)
     openapi.install(app)
     app.add_middleware(

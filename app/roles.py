@@ -1,4 +1,4 @@
-"""Roles at the command line: which target serves each, changing one in ``.env``, and taking the change back."""
+"""Roles for an operator: which target serves each, changing one in ``.env``, and taking the change back."""
 
 from __future__ import annotations
 
@@ -54,6 +54,10 @@ class Change:
     variable: str
     before: str | None
     after: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the change as JSON values."""
+        return asdict(self)
 
 
 def roles(settings: Settings) -> Iterator[Role]:
@@ -111,7 +115,7 @@ def change(path: Path, assignments: Iterable[str]) -> list[Change]:
         steps = _history(path)
         changes = _apply(path, wanted)
         if changes:
-            _remember(path, [*steps, {"at": datetime.now(UTC).isoformat(), "changes": [asdict(c) for c in changes]}])
+            _remember(path, [*steps, {"at": datetime.now(UTC).isoformat(), "changes": [c.as_json() for c in changes]}])
             _write(path, wanted, steps)
         return changes
 
@@ -136,6 +140,16 @@ def undo(path: Path) -> list[Change]:
         return changes
 
 
+def newest(path: Path) -> dict[str, Any] | None:
+    """Return the change that ``undo`` would take back, ``{"at", "changes"}``, or None.
+
+    Raises:
+        RolesError: the history is damaged.
+    """
+    steps = _history(path)
+    return steps[-1] if steps else None
+
+
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
@@ -151,6 +165,8 @@ def _assignment(text: str, path: Path) -> tuple[str, str | None]:
         RolesError: there is no such role, or the environment shadows it.
     """
     name, equals, value = text.partition("=")
+    if not text.isprintable():  # a line break would write a second variable
+        raise RolesError(f"{text!r} is not one printable line")
     if not equals:
         raise RolesError(f"{text!r} sets nothing: write ROLE=backend/model-id")
     variable = _spelled(_known_variable(name.strip(), path), path)

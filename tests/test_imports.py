@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-_HEAVY = ("mlx", "mlx_lm", "transformers", "sqlalchemy", "genai_prices", "sklearn", "llguidance", "redis")
+_HEAVY = ("mlx", "mlx_lm", "transformers", "sqlalchemy", "genai_prices", "sklearn", "llguidance", "redis", "nicegui")
 
 
 @pytest.mark.parametrize("module", ["app.main", "app.__main__", "app.serve"])

@@ -11,6 +11,7 @@ from app.api.check import bad
 from app.api.health import local_models
 from app.api.ops import Here, gateway_of
 from app.api.parse import decode, read_body
+from app.backend.hub_cache import on_disk
 from app.backend.mlx import MlxBackend
 from app.call import Target
 from app.errors import CallerError
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from app.gateway import Gateway
 
 
-def _admin(request: Request) -> None:
+def admit(request: Request) -> None:
+    """Let only admins pass; a dependency of every router under ``/admin``."""
     auth.admit_admin(request.scope, dict(request.scope["headers"]), gateway_of(request).live.current)
 
 
-admin = APIRouter(prefix="/admin", dependencies=[Depends(_admin)])
-
+admin = APIRouter(prefix="/admin", dependencies=[Depends(admit)])
 
 _ACTIONS = ("load", "unload", "pull")
 _ORDERS = ("open", "closed", "auto")
@@ -56,8 +57,22 @@ async def reload(gateway: Here) -> dict[str, Any]:
 
 @admin.get("/models")
 async def models(gateway: Here) -> dict[str, Any]:
-    """Return the state of the local models."""
-    return {"models": await local_models(gateway)}
+    """Return the state of the local models, those not on the disk as ``absent``, and the memory of every engine."""
+    config = gateway.live.current.backend_configs["mlx"]
+    states = await local_models(gateway)
+    backend = gateway.backends.mlx(config) if config.problem is None else None
+    stats = await backend.ask_engines("/stats") if backend is not None else []
+    here = not config.engines  # what an engine elsewhere has on its disk only it knows
+    shown = {name: _absent(name, state, dict(config.environment)) if here else state for name, state in states.items()}
+    engines = [{"memory": each.get("memory"), "requests": each.get("requests")} for each in stats]
+    return {"models": shown, "engines": engines, "problem": config.problem}
+
+
+def _absent(name: str, state: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
+    """Tell a model that would have to be downloaded from one that only is not in memory."""
+    if state["state"] != "not_loaded" or on_disk(name.removeprefix("mlx/"), environment):
+        return state
+    return state | {"state": "absent"}
 
 
 @admin.post("/models/{action}")
@@ -88,7 +103,7 @@ async def breakers(gateway: Here) -> dict[str, Any]:
 def _lanes(gateway: Gateway) -> dict[str, Any]:
     seen: dict[str, list[dict[str, Any]]] = {}
     for lane in gateway.lanes:
-        seen.setdefault(str(lane.target), []).append(lane.breaker.snapshot())
+        seen.setdefault(str(lane.target), []).append(lane.snapshot())
     others = gateway.board.others("breakers") if gateway.board is not None else {}
     for worker in others.values():
         for target, snapshot in worker.items():

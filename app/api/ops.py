@@ -6,10 +6,10 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from app import __version__
-from app.api import auth, models
+from app.api import auth, front, models
 from app.api.health import local_models, readiness
 from app.api.parse import decode, make_ask, read_body
 from app.api.preview import preview
@@ -38,9 +38,12 @@ calls = APIRouter()
 
 
 @public.get("/")
-async def root() -> dict[str, Any]:
-    """Say what this is and where to look."""
-    return {
+async def root(request: Request, gateway: Here) -> Response:
+    """Say what this is and where to look: JSON, or a page for browsers."""
+    if front.wants_page(request.headers.get("accept", "")):
+        host = request.headers.get("host", "")
+        return HTMLResponse(front.page(gateway.live.current, request.url.scheme, host))
+    told = {
         "name": "sluice",
         "version": __version__,
         "endpoints": [
@@ -55,6 +58,7 @@ async def root() -> dict[str, Any]:
             "GET /docs",
         ],
     }
+    return JSONResponse(told)
 
 
 @public.get("/health/live")

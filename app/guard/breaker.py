@@ -415,6 +415,10 @@ class Breaker:
         }
 
 
+_ADDED = ("failures", "calls", "in_use", "waiting", "slots")
+"""What is added up over the workers; the last three are a lane's, not its breaker's."""
+
+
 def merge(snapshots: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Join what several workers show of one lane: the worst state, with all counts added.
 
@@ -423,4 +427,4 @@ def merge(snapshots: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """
     several = list(snapshots)
     worst = max(several, key=lambda one: (one["forced"] is not None, _BADNESS[one["state"]]))
-    return worst | {name: sum(one[name] for one in several) for name in ("failures", "calls")}
+    return worst | {name: sum(one[name] for one in several) for name in _ADDED if name in worst}

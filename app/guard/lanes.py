@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.guard.breaker import DEFAULTS, Breaker, Clock, Event, State, Thresholds
 from app.guard.gate import Gate
@@ -42,6 +42,11 @@ class Lane:
         self.last_error: SluiceError | None = None
         self.refuses_prefill = False
         self.refuses_format = False
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the breaker's snapshot with the calls inside, those in line, and the slots."""
+        gate = self.gate
+        return self.breaker.snapshot() | {"in_use": gate.in_use, "waiting": gate.waiting, "slots": gate.slots}
 
 
 class Lanes:

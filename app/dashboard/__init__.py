@@ -1,0 +1,1 @@
+"""The dashboard: the operator's pages, in a process of their own that asks the gateway over HTTP."""

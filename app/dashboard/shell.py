@@ -1,0 +1,82 @@
+"""The frame around every page: links, theme, the gateway's state, and where things are told."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from nicegui import ui
+
+from app.dashboard.live import Live, Region
+from app.dashboard.render import render
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from app.dashboard.gateway import Gateway
+
+PAGES = (
+    ("overview", "/", "Overview"),
+    ("calls", "/calls", "Calls"),
+    ("money", "/money", "Money"),
+    ("lanes", "/lanes", "Lanes"),
+    ("models", "/models", "Local models"),
+    ("roles", "/roles", "Roles"),
+    ("keys", "/keys", "Keys"),
+    ("playground", "/playground", "Playground"),
+)
+_HEAD = """
+<link rel="stylesheet" href="/static/dashboard.css">
+<script src="/static/dashboard.js" type="module"></script>
+"""
+_MOST_REASONS = 3
+
+
+@contextlib.contextmanager
+def shell(gateway: Gateway, here: str, told: str, *, locked: bool) -> Iterator[Live]:
+    """Build the frame; what is made inside the ``with`` stands in its middle.
+
+    Args:
+        gateway: what the page shows.
+        here: the page's name in PAGES.
+        told: a sentence under its heading.
+        locked: whether there is a key, so that one can log out.
+    """
+    title = next(text for name, _, text in PAGES if name == here)
+    ui.page_title(f"{title} · Sluice")
+    ui.add_head_html(_HEAD)
+    live = Live(gateway)
+    frame = {"pages": PAGES, "here": here, "title": title, "locked": locked}
+    _still("a", "skip", "Skip to the content").props('href="#content"')
+    _still("header", "top", render("top.html", **frame))
+    with ui.element("div").classes("frame"):
+        _still("div", "side", render("side.html", **frame))
+        with ui.element("main").classes("main").props('id="content" tabindex="-1"'):
+            _still("div", "head", render("head.html", title=title, told=told))
+            status = live.panel("status.html", {"health": "/health/ready"}, lambda health: _status(health, here))
+            status.region.classes("silent stack").props('role="status"')
+            yield live
+    live.toasts = Region("div")
+    live.toasts.classes("toasts").props('role="status" aria-live="polite"')
+
+
+def _still(tag: str, classes: str, html: str) -> Region:
+    """Place HTML that does not change."""
+    region = Region(tag)
+    region.classes(classes)
+    region.put(html)
+    return region
+
+
+def _status(health: dict[str, Any], here: str) -> dict[str, Any]:
+    """Gather why the gateway is not simply ready."""
+    reasons = [f"{name}: {each['why']}" for name, each in health["backends"].items() if each["status"] == "degraded"]
+    lanes = bool(reasons)
+    reasons += [f"{name}: {each['why']}" for name, each in health["dependencies"].items() if each["status"] != "ready"]
+    if not health["config"]["ok"]:
+        reasons.insert(0, f"the configuration on disk is not in force: {health['config']['error']}")
+    if health["status"] == "unready" and not reasons:
+        reasons = ["no role has a usable target"]
+    more = len(reasons) - _MOST_REASONS
+    shown = reasons[:_MOST_REASONS] + ([f"and {more} more"] if more > 0 else [])
+    return {"health": health, "reasons": shown, "here": here, "lanes": lanes}
