@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from app.form import Form
+
 _WEIGHT = re.compile(r"@(\d+)$")
 
 _BUILDING = ("receive", "auth", "parse", "build", "classify", "cache", "plan")
@@ -254,6 +256,8 @@ class Ask:
         native: the caller's own words, where they came on another wire than the chat's.
         key: what the caller's key allows; None where that is everything.
         sub: set where it is made for a task: then its contract judges the answer, and not the quality check.
+        form: the body of an endpoint that takes files; ``body`` then has its fields.
+        background: whether nobody waits for the answer, so that it gives way to calls that somebody waits for.
     """
 
     endpoint: str
@@ -265,6 +269,8 @@ class Ask:
     native: Native | None = None
     key: KeyTerms | None = None
     sub: SubCall | None = None
+    form: Form | None = None
+    background: bool = False
 
     @property
     def stream(self) -> bool:

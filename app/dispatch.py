@@ -242,7 +242,7 @@ class Walk:
     async def whole(self, hold: Hold) -> Answer:
         """Make one attempt at a plain answer."""
         target = hold.lane.target
-        backend = await self._prepared(target)
+        backend = await self.prepared(target)
         try:
             async with asyncio.timeout_at(self.deadline(target)):
                 whole = await backend.whole(self.ask, target, self._body(hold.lane), self.trace)
@@ -265,7 +265,7 @@ class Walk:
         dialect = self.config(lane.target).dialect
         return schema_as_taken(self.ask.body, lane.target, dialect, refused=lane.refuses_format)
 
-    async def _prepared(self, target: Target) -> Backend:
+    async def prepared(self, target: Target) -> Backend:
         """Return a target's backend, once it says that the target is ready."""
         backend = self._backends.of(self.config(target))
         if not backend.always_ready:
@@ -284,7 +284,7 @@ class Walk:
         limit_s = self.config(target).limits.first_content_s
         loop = asyncio.get_running_loop()
         opened: Opened | None = None
-        backend = await self._prepared(target)
+        backend = await self.prepared(target)
         try:
             while True:
                 try:

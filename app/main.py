@@ -17,7 +17,9 @@ from app.api.admin_roles import admin_roles
 from app.api.calls import CallEndpoint
 from app.api.dress import Dress, Embeddings
 from app.api.edge import Cors, Edge
+from app.api.relays import RelayCall, dress_of
 from app.api.responses import Responses
+from app.endpoints import RELAYS
 from app.gateway import Gateway
 from app.guard.lanes import Lanes
 from app.life import life
@@ -72,8 +74,9 @@ def create_app(live: Live | None = None) -> FastAPI:
     gateway.hooks += [metrics.observe, logs.perf]
     app.state.gateway = gateway
     for path, dress in _ENDPOINTS.items():
-        call = CallEndpoint(gateway, dress)
-        app.router.routes += [Route(prefix + path, call, methods=["POST"]) for prefix in ("/v1", "")]
+        _mount(app, path, CallEndpoint(gateway, dress))
+    for name, relay in RELAYS.items():
+        _mount(app, relay.path, CallEndpoint(gateway, dress_of(name), RelayCall))
     for prefix in ("/v1", ""):
         app.include_router(ops.calls, prefix=prefix, include_in_schema=prefix == "/v1")
     app.include_router(ops.public)
@@ -91,6 +94,11 @@ def create_app(live: Live | None = None) -> FastAPI:
     )
     app.add_middleware(Edge, gateway=gateway)
     return app
+
+
+def _mount(app: FastAPI, path: str, endpoint: CallEndpoint) -> None:
+    """Serve an endpoint with and without ``/v1``."""
+    app.router.routes += [Route(prefix + path, endpoint, methods=["POST"]) for prefix in ("/v1", "")]
 
 
 class _Labels:

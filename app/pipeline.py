@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from app import relay
 from app.backend.catalog import Catalog
 from app.call import Plan, Trace, Verdict
 from app.dispatch import Answer, Walk
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from app.call import Ask
     from app.gateway import Gateway
     from app.recall import AnyAnswer
+    from app.relay import RelayAnswer
     from app.settings import Settings
 
 
@@ -61,6 +63,17 @@ async def _serve(
     draft = await walk.first(walk.whole)
     answer = await mender.serve(draft) if mender is not None else draft
     return Replay(answer) if ask.stream else answer
+
+
+async def run_relay(ask: Ask, settings: Settings, gateway: Gateway, trace: Trace) -> Answer | RelayAnswer:
+    """Take one call that is passed on as it is from the parsed ask to a committed answer.
+
+    Raises:
+        SluiceError: what the caller is to be told.
+    """
+    _verdict, plan = decide(ask, settings, Catalog(settings, known.context_window), trace)
+    walk = Walk(ask, plan, settings, gateway.backends, gateway.lanes, trace)
+    return await walk.first(partial(relay.attempt, walk))
 
 
 def decide(ask: Ask, settings: Settings, catalog: Catalog, trace: Trace) -> tuple[Verdict, Plan]:

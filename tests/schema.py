@@ -31,7 +31,17 @@ _SCHEMAS = {
     "/models": "ListModelsResponse",
     "/responses": "Response",
     "/completions": "CreateCompletionResponse",
+    "/moderations": "CreateModerationResponse",
+    "/images/generations": "ImagesResponse",
+    "/images/edits": "ImagesResponse",
+    "/images/variations": "ImagesResponse",
 }
+_EVENTS = {
+    "/audio/transcriptions": "CreateTranscriptionResponseStreamEvent",
+    "/audio/speech": "CreateSpeechResponseStreamEvent",
+    "/images/generations": "ImageGenStreamEvent",
+}
+"""Streams of other events than chat chunks: no ``[DONE]`` ends them."""
 _ANTHROPIC = {"/messages": "Message", "/messages/count_tokens": "MessageTokensCount"}
 _NOT_ERRORS = ("/health/ready",)
 _seen: set[tuple[str, bytes]] = set()
@@ -174,6 +184,9 @@ class Sent:
                 yield from wires.message_stream(body, ended=self.ended)
             case "/completions":
                 yield from wires.completion_stream(body, ended=self.ended, validate=violations)
+            case path if path in _EVENTS:
+                for each in events_of(body):
+                    yield from violations("ErrorResponse" if each.startswith(b'{"error"') else _EVENTS[path], each)
             case _:
                 yield from stream_violations(body, ended=self.ended)
 

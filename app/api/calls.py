@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.api import auth, respond
 from app.api.dress import Dress
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from app.recall import AnyAnswer
     from app.settings import Settings
 
+T = TypeVar("T")
+Serve = Callable[["Ask", "Settings", "Gateway", Trace], Awaitable[T]]
 _LEAVING = "Sluice is shutting down, and this call did not end in time. Try again."
 log = logging.getLogger("sluice")
 
@@ -35,9 +38,10 @@ log = logging.getLogger("sluice")
 class CallEndpoint:
     """One endpoint: from the socket to the record, in the dress that its callers know."""
 
-    def __init__(self, gateway: Gateway, dress: type[Dress] = Dress) -> None:
+    def __init__(self, gateway: Gateway, dress: type[Dress] = Dress, kind: type[Call] | None = None) -> None:
         self._gateway = gateway
         self._dress = dress
+        self._kind = kind or Call
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one call; never raises but for a bug."""
@@ -45,13 +49,13 @@ class CallEndpoint:
         gateway.inflight += 1
         gateway.metrics.inflight.inc()
         try:
-            await _Call(gateway, self._dress, scope, send).serve(receive)
+            await self._kind(gateway, self._dress, scope, send).serve(receive)
         finally:
             gateway.inflight -= 1
             gateway.metrics.inflight.dec()
 
 
-class _Call:
+class Call:
     """One call's way through the edge."""
 
     def __init__(self, gateway: Gateway, dress: type[Dress], scope: MutableMapping[str, Any], send: Send) -> None:
@@ -70,6 +74,7 @@ class _Call:
         self._outcome = "ok"
 
     async def serve(self, receive: Receive) -> None:
+        """Serve it; never raises but for a bug."""
         try:
             await self._serve(receive)
         except ClientGoneError:
@@ -92,11 +97,14 @@ class _Call:
     async def _serve_until_the_end(self, ask: Ask, watch: ClientWatch) -> None:
         """Serve; where the server ends before the call does, say so in OpenAI's shape."""
         try:
-            await (self._stream(ask) if ask.stream else self._plain(ask))
+            await self._answer_ask(ask)
         except asyncio.CancelledError:
             if watch.gone or not self._gateway.draining:
                 raise
             await self._break(SluiceError(_LEAVING, status=503, code="shutting_down", fault="sluice_shutdown"))
+
+    async def _answer_ask(self, ask: Ask) -> None:
+        await (self._stream(ask) if ask.stream else self._plain(ask))
 
     async def _parse(self, receive: Receive) -> Ask:
         trace, settings = self._trace, self._settings
@@ -104,30 +112,44 @@ class _Call:
         trace.stage("auth")
         raw = await read_body(receive, settings.max_body_mb)
         trace.stage("receive")
+        ask = await self._make_ask(raw, tenant)
+        trace.stage("parse")
+        return ask
+
+    async def _make_ask(self, raw: bytes, tenant: str) -> Ask:
         dress = self._dress
         body = await dress.chat(decode(raw), tenant)
-        ask = make_ask(dress.kind, body, self._headers, tenant, settings, self._request_id, dress.native)
+        ask = make_ask(dress.kind, body, self._headers, tenant, self._settings, self._request_id, dress.native)
         if ask.stream and ask.endpoint != "chat":
             raise CallerError("This endpoint does not stream.", param="stream", code="invalid_value")
-        trace.stage("parse")
         return ask
 
     # -- plain ---------------------------------------------------------------------------------------------------------
 
     async def _plain(self, ask: Ask) -> None:
+        self._answer = answer = await self._run(ask, serve)
+        if isinstance(answer, Answer):
+            await self._send_whole(ask, answer)
+
+    async def _run(self, ask: Ask, how: Serve[T]) -> T | None:
+        """Return the answer; None where an error was told instead."""
         try:
-            self._answer = answer = await serve(ask, self._settings, self._gateway, self._trace)
+            return await how(ask, self._settings, self._gateway, self._trace)
         except SluiceError as error:
             await self._refuse(error)
-            return
         except Exception:
             log.exception("bug in call %s", self._request_id)
             await self._refuse(SluiceError(respond.INTERNAL, code="internal_error"))
-            return
-        if isinstance(answer, Answer):
+        return None
+
+    async def _send_whole(self, ask: Ask, answer: Answer) -> None:
+        try:
             body = self._plain_body(ask, answer)
-            self._trace.stage("respond")
-            await respond.send_json(self._send, 200, body, self._call_headers(answer.target))
+        except SluiceError as error:
+            await self._refuse(error)
+            return
+        self._trace.stage("respond")
+        await respond.send_json(self._send, 200, body, self._call_headers(answer.target))
 
     def _plain_body(self, ask: Ask, answer: Answer) -> bytes:
         if not self._wants_performance(ask):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from app.endpoints import RELAYS
 from app.errors import CallerError
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ _LONGEST_NAME = 512
 """Names are kept as keys of lanes and caches, and stand in headers and logs; a path to a local model is one, too."""
 _MOST_MODELS = 32
 _MOST_CHOICES = 128  # OpenAI's own bound of n
+_MOST_INPUTS = 2048  # OpenAI's own bound of an embedding call
 
 
 def bad(path: str, must: str) -> CallerError:
@@ -140,12 +143,41 @@ def _check_embeddings(body: dict[str, Any]) -> None:
     given = body.get("input")
     if given is None:
         raise CallerError("Missing required parameter: 'input'.", code="missing_required_parameter", param="input")
-    tokens = isinstance(given, list) and all(isinstance(each, str | int | list) for each in given)
-    if not (isinstance(given, str) or tokens) or given in ("", []):
-        raise bad("input", "must be a non-empty string, an array of strings, or arrays of token ids")
-    _check(body, "dimensions", int, "must be a whole number")
+    if not _embeddable(given):
+        raise bad("input", f"must be a string, token ids, or an array of at most {_MOST_INPUTS} of either; none empty")
+    dimensions = body.get("dimensions")
+    if dimensions is not None and (isinstance(dimensions, bool) or not isinstance(dimensions, int) or dimensions < 1):
+        raise bad("dimensions", "must be a whole number of at least 1")
     if body.get("encoding_format") not in (None, "float", "base64"):
         raise bad("encoding_format", "must be float or base64")
 
 
-CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {"chat": _check_chat, "embeddings": _check_embeddings}
+def _embeddable(given: Any) -> bool:
+    """Whether something is a text, a text as token ids, or several of one kind."""
+    if isinstance(given, str):
+        return bool(given)
+    if not isinstance(given, list) or not given or _are_tokens(given):
+        return isinstance(given, list) and bool(given)
+    if len(given) > _MOST_INPUTS:
+        return False
+    return all(isinstance(each, str) and each for each in given) or all(_are_tokens(each) and each for each in given)
+
+
+def _are_tokens(value: Any) -> bool:
+    return isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
+
+
+def _check_relay(endpoint: str, body: dict[str, Any]) -> None:
+    _check_common(body)
+    required = RELAYS[endpoint].required
+    if body.get(required) in (None, ""):
+        raise CallerError(
+            f"Missing required parameter: '{required}'.", code="missing_required_parameter", param=required
+        )
+
+
+CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "chat": _check_chat,
+    "embeddings": _check_embeddings,
+    **{endpoint: partial(_check_relay, endpoint) for endpoint in RELAYS},
+}

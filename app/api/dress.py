@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
-from app.api import respond
+from app.api import embeddings, respond
 from app.api.frames import KEEP_ALIVE, Framer, event
 
 if TYPE_CHECKING:
@@ -95,9 +95,21 @@ class Embeddings(Dress):
 
     endpoint = "embeddings"
     kind = "embeddings"
+    _form: str | None = None
+
+    async def chat(self, body: dict[str, Any], tenant: str) -> dict[str, Any]:  # noqa: ARG002 - the base class's
+        """Return the body as it is; remember the form in which vectors are asked for."""
+        self._form = body.get("encoding_format")
+        return body
 
     def plain(self, answer: Answer, performance: dict[str, Any] | None) -> bytes:
-        """Return a whole answer's body."""
-        if performance is None:
-            return answer.whole.raw
-        return orjson.dumps({**answer.whole.body, "performance": performance})
+        """Return a whole answer's body.
+
+        Raises:
+            BackendError: it holds something that is no vector.
+        """
+        whole = answer.whole
+        body = embeddings.finished(whole.body, answer.target.model, self._form)
+        if performance is not None:
+            body = {**body, "performance": performance}
+        return whole.raw if body is whole.body else orjson.dumps(body)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from app.endpoints import RELAYS, path_of
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from app.endpoints import Relay
 
 _TEXT = {"type": "string"}
 _ERROR = {
@@ -74,16 +78,26 @@ _EMBEDDINGS = {
 }
 
 
-def _operation(name: str, summary: str, body: dict[str, Any], answers: dict[str, Any]) -> dict[str, Any]:
+def _operation(
+    name: str, summary: str, body: dict[str, Any], answers: dict[str, Any], kind: str = "application/json"
+) -> dict[str, Any]:
     return {
         "operationId": name,
         "summary": summary,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "requestBody": {"required": True, "content": {kind: {"schema": body}}},
         "responses": {
             "200": {"description": "The answer.", "content": answers},
             "default": {"description": "An error.", "content": {"application/json": {"schema": _ERROR}}},
         },
     }
+
+
+def _relay(name: str, relay: Relay) -> dict[str, Any]:
+    wanted = {"type": "string", "format": "binary"} if relay.form and relay.required != "prompt" else _TEXT
+    body = {"type": "object", "required": [relay.required], "properties": {"model": _TEXT, relay.required: wanted}}
+    kind = "multipart/form-data" if relay.form else "application/json"
+    summary = f"Passed on to the role {relay.role}, or to the target named."
+    return {"post": _operation(name, summary, body, {"*/*": {"schema": {}}}, kind)}
 
 
 _OBJECT = {"application/json": {"schema": {"type": "object"}}}
@@ -93,7 +107,7 @@ _PATHS = {
     },
     "/v1/embeddings": {"post": _operation("embeddings", "Turn texts into vectors.", _EMBEDDINGS, _OBJECT)},
     "/v1/route": {"post": _operation("route", "Say what a chat would be judged and sent to.", _CHAT, _OBJECT)},
-}
+} | {path_of(name): _relay(name, relay) for name, relay in RELAYS.items()}
 
 
 def install(app: FastAPI) -> None:

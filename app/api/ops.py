@@ -13,6 +13,7 @@ from app.api import auth, front, models
 from app.api.health import local_models, readiness
 from app.api.parse import decode, make_ask, read_body
 from app.api.preview import preview
+from app.endpoints import RELAYS, path_of
 from app.gateway import Gateway
 from app.telemetry.metrics import CONTENT_TYPE
 
@@ -50,6 +51,7 @@ async def root(request: Request, gateway: Here) -> Response:
             "POST /v1/chat/completions",
             "POST /v1/responses",
             "POST /v1/embeddings",
+            *(f"POST {path_of(name)}" for name in RELAYS),
             "GET /v1/models",
             "POST /v1/route",
             "GET /health/live",

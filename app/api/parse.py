@@ -14,6 +14,7 @@ from app.errors import CallerError
 
 if TYPE_CHECKING:
     from app.call import Native
+    from app.form import Form
     from app.settings import Settings
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -99,6 +100,7 @@ def make_ask(
     settings: Settings,
     request_id: str,
     native: Native | None = None,
+    form: Form | None = None,
 ) -> Ask:
     """Check a body and make the Ask of it.
 
@@ -114,6 +116,7 @@ def make_ask(
         deadline=asyncio.get_running_loop().time() + _deadline_s(headers, settings.deadline_s),
         request_id=request_id,
         native=native,
+        form=form,
     )
 
 

@@ -6,10 +6,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
+from app.endpoints import RELAYS
+from app.errors import BackendError, Reason
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from app.call import Target
+    from app.call import Ask, Target
     from app.settings import Settings
 
 
@@ -22,7 +27,8 @@ class Dialect:
         rename: fields that have another name there.
         message_drop: fields of a message that it rejects.
         developer: whether it knows the role ``developer``; else that becomes ``system``.
-        lacks: abilities (see app.route.plan.needs) that no model behind it has.
+        lacks: abilities (see app.route.needs) that no model behind it has; among them the endpoints that it has not.
+        base64: whether it gives embeddings as base64 where that is asked for; else they are asked for as numbers.
     """
 
     drop: frozenset[str] = frozenset()
@@ -30,8 +36,11 @@ class Dialect:
     message_drop: frozenset[str] = frozenset()
     developer: bool = False
     lacks: frozenset[str] = frozenset()
+    base64: bool = True
 
 
+_RELAYS = frozenset(RELAYS)
+_AUDIO = frozenset({"transcriptions", "translations", "speech"})
 _MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
 _SLUICE_FIELDS = frozenset({"models"})
 """Fields that speak to Sluice and mean nothing behind it."""
@@ -44,22 +53,28 @@ DIALECTS: dict[str, Dialect] = {
     "groq": Dialect(
         drop=frozenset({"logprobs", "top_logprobs", "logit_bias", "n"}),
         message_drop=frozenset({"name"}),
-        lacks=frozenset({"n", "logprobs", "logit_bias"}),
+        lacks=frozenset({"n", "logprobs", "logit_bias", "embeddings"}) | (_RELAYS - _AUDIO),
     ),
-    "openrouter": Dialect(),
-    "gemini": Dialect(rename=_MAX_TOKENS),
-    "workers-ai": Dialect(rename=_MAX_TOKENS, lacks=frozenset({"n", "logprobs", "logit_bias"})),
-    "mlx": Dialect(),
+    "openrouter": Dialect(lacks=_RELAYS),
+    # ai.google.dev/gemini-api/docs/openai: of the endpoints beside chat it has embeddings and images/generations.
+    "gemini": Dialect(
+        rename=_MAX_TOKENS, lacks=frozenset({"token_ids"}) | (_RELAYS - frozenset({"images"})), base64=False
+    ),
+    "workers-ai": Dialect(
+        rename=_MAX_TOKENS, lacks=frozenset({"n", "logprobs", "logit_bias", "token_ids"}) | _RELAYS, base64=False
+    ),
+    "mlx": Dialect(lacks=frozenset({"dimensions"}) | _RELAYS),
     # Not fields of its /v1 request: silently ignored, so that a limit would not hold.
     "ollama": Dialect(
         drop=frozenset({"user", "parallel_tool_calls", "n", "tool_choice"}),
         rename=_MAX_TOKENS,
-        lacks=frozenset({"n", "tool_choice", "image_url"}),
+        lacks=frozenset({"n", "tool_choice", "image_url", "token_ids"}) | _RELAYS,
+        base64=False,
     ),
     "anthropic": Dialect(
         drop=frozenset({"logprobs", "top_logprobs", "logit_bias", "n"}),
         rename=_MAX_TOKENS,
-        lacks=frozenset({"n", "logprobs", "logit_bias", "schema"}),
+        lacks=frozenset({"n", "logprobs", "logit_bias", "schema", "embeddings"}) | _RELAYS,
     ),
 }
 
@@ -77,6 +92,8 @@ def adapt(body: dict[str, Any], target: Target, dialect: str) -> dict[str, Any]:
         if field in adapted:
             value = adapted.pop(field)
             adapted.setdefault(name, value)
+    if not quirks.base64 and adapted.get("encoding_format") == "base64":
+        adapted["encoding_format"] = "float"
     if adapted.get("stream") is True:
         options = adapted.get("stream_options")
         adapted["stream_options"] = {**options, "include_usage": True} if options else {"include_usage": True}
@@ -123,6 +140,33 @@ def _without_lengths(schema: Any, *, names: bool = False) -> Any:
         for key, value in schema.items()
         if names or key not in _LENGTHS
     }
+
+
+def passed_on(ask: Ask, target: Target) -> bytes:
+    """Return the body of a call that is passed on as it is, but for its model.
+
+    Raises:
+        BackendError: INVALID, it nests deeper than can be written.
+    """
+    if ask.form is not None:
+        return ask.form.with_model(target.model)
+    body = {name: value for name, value in ask.body.items() if name not in _SLUICE_FIELDS}
+    return encoded(body | {"model": target.model})
+
+
+def encoded(body: dict[str, Any]) -> bytes:
+    """Return a body as bytes.
+
+    Raises:
+        BackendError: INVALID, it nests deeper than orjson writes (254), though it reads it.
+    """
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError as error:
+        message = f"The request body cannot be passed on: {str(error).lower()}."
+        raise BackendError(
+            Reason.INVALID, message, status=400, type="invalid_request_error", code="invalid_json"
+        ) from error
 
 
 def _message(message: dict[str, Any], quirks: Dialect) -> dict[str, Any]:

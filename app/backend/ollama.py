@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from app.backend.base import Event, Whole
-from app.backend.catalog import adapt
+from app.backend.catalog import adapt, encoded
 from app.backend.http import endpoint_url
 from app.backend.ollama_api import DEFAULT_CONTEXT, Lines, OllamaApi, seconds
 from app.backend.ollama_body import Story, completion, native
@@ -123,7 +123,7 @@ class OllamaBackend(OpenAIBackend):
         if not self._options.native or ask.endpoint != "chat":
             return await super().stream(ask, target, body, trace)
         asked = native(adapt(body, target, self.config.dialect), self._options)
-        exchange = await self._post("chat", asked, self._stream_headers, trace)
+        exchange = await self._post("chat", encoded(asked), self._stream_headers, trace)
         self._used[target.model] = time.monotonic()
         return NativeStream(exchange, self, self._max_answer_bytes, target.model, trace)
 

@@ -11,10 +11,11 @@ from multidict import CIMultiDict
 from app import __version__
 from app.backend import wire_errors
 from app.backend.base import Event, Whole
-from app.backend.catalog import adapt
+from app.backend.catalog import adapt, encoded, passed_on
 from app.backend.http import endpoint_url
 from app.backend.shape import good_answer, good_chunk
 from app.backend.sse import SSEDecoder
+from app.endpoints import RELAYS
 from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from app.backend.http import Client, Reply
     from app.call import Ask, BackendConfig, Target, Trace
 
-PATHS = {"chat": "/chat/completions", "embeddings": "/embeddings"}
+PATHS = {"chat": "/chat/completions", "embeddings": "/embeddings"} | {
+    name: relay.path for name, relay in RELAYS.items()
+}
 _ERROR_BODY_BYTES = 64 * 1024
 _OK = 200
 
@@ -86,7 +89,7 @@ class OpenAIBackend:
         url = endpoint_url(self.config.base_url.removesuffix("/v1"), path)
         exchange = await self._client.get(url, self._headers, timeout_s)
         try:
-            return self._decode(await exchange.read(self._max_answer_bytes))
+            return self.decode(await exchange.read(self._max_answer_bytes))
         finally:
             exchange.close()
 
@@ -97,16 +100,21 @@ class OpenAIBackend:
         return Whole(raw, answer)
 
     async def _answer(self, endpoint: str, body: dict[str, Any], trace: Trace) -> tuple[bytes, dict[str, Any]]:
-        exchange = await self._post(endpoint, body, self._headers, trace)
+        exchange = await self._post(endpoint, encoded(body), self._headers, trace)
         try:
             trace.stage("first_token")
             raw = await exchange.read(self._max_answer_bytes)
         finally:
             exchange.close()
         trace.stage("answer")
-        return raw, self._decode(raw)
+        return raw, self.decode(raw)
 
-    def _decode(self, raw: bytes) -> dict[str, Any]:
+    def decode(self, raw: bytes) -> dict[str, Any]:
+        """Decode a plain answer.
+
+        Raises:
+            BackendError: it is an error, or no JSON object.
+        """
         try:
             body = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
@@ -119,19 +127,26 @@ class OpenAIBackend:
 
     async def stream(self, ask: Ask, target: Target, body: dict[str, Any], trace: Trace) -> HttpEventStream:
         """Send a streamed call; the caller of this method limits the time to the first content."""
-        body = adapt(body, target, self.config.dialect)
-        exchange = await self._post(ask.endpoint, body, self._stream_headers, trace)
+        raw = encoded(adapt(body, target, self.config.dialect))
+        exchange = await self._post(ask.endpoint, raw, self._stream_headers, trace)
         kind = exchange.headers.get("content-type", "")
         if "json" in kind and "event-stream" not in kind:
             try:
-                self._decode(await exchange.read(self._max_answer_bytes))
+                self.decode(await exchange.read(self._max_answer_bytes))
             finally:
                 exchange.close()
             raise BackendError(Reason.MALFORMED, f"{self.config.name} answered a streamed call with a plain answer.")
         return HttpEventStream(exchange, self, self._max_answer_bytes)
 
-    async def _post(self, endpoint: str, body: dict[str, Any], headers: CIMultiDict[str], trace: Trace) -> Reply:
-        raw = _encoded(body)
+    async def relay(self, ask: Ask, target: Target, trace: Trace) -> Reply:
+        """Pass a call on as it is and return once the response's headers are there; its body is anything."""
+        headers = self._stream_headers.copy()
+        headers["accept"] = "*/*"
+        if ask.form is not None:
+            headers["content-type"] = ask.form.content_type
+        return await self._post(ask.endpoint, passed_on(ask, target), headers, trace)
+
+    async def _post(self, endpoint: str, raw: bytes, headers: CIMultiDict[str], trace: Trace) -> Reply:
         exchange = await self._client.post(self._urls[endpoint], headers, raw, self.config.limits.connect_s, trace)
         if exchange.status == _OK:
             return exchange
@@ -161,16 +176,6 @@ class OpenAIBackend:
             error.code = error.code and error.code.replace(key, "***")
             error.param = error.param and error.param.replace(key, "***")
         return error
-
-
-def _encoded(body: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(body)
-    except orjson.JSONEncodeError as error:  # deeper than orjson writes (254), though it reads it
-        message = f"The request body cannot be passed on: {str(error).lower()}."
-        raise BackendError(
-            Reason.INVALID, message, status=400, type="invalid_request_error", code="invalid_json"
-        ) from error
 
 
 class HttpEventStream:

@@ -5,11 +5,36 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from app.endpoints import RELAYS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-FIELD_OF = {"schema": "response_format", "vision": "messages", "image_url": "messages", "audio": "messages"}
+FIELD_OF = {
+    "schema": "response_format",
+    "vision": "messages",
+    "image_url": "messages",
+    "audio": "messages",
+    "token_ids": "input",
+}
 """The body's field that asks for an ability, where it has another name."""
+
+
+def needs_of(endpoint: str, body: dict[str, Any]) -> frozenset[str]:
+    """Return the abilities that a call needs; an endpoint beside chat is one itself."""
+    if endpoint == "chat":
+        return needs(body)
+    return _embedding_needs(body) if endpoint == "embeddings" else frozenset({endpoint} & RELAYS.keys())
+
+
+def _embedding_needs(body: dict[str, Any]) -> frozenset[str]:
+    found = {"embeddings"}
+    given = body.get("input")
+    if isinstance(given, list) and not isinstance(given[0], str):
+        found.add("token_ids")
+    if body.get("dimensions") is not None:
+        found.add("dimensions")
+    return frozenset(found)
 
 
 def needs(body: dict[str, Any]) -> frozenset[str]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from app.call import Ask, Choice, OnWeak, Plan, Target, Verdict
+from app.endpoints import EXAMPLES, RELAYS, ROLES, path_of
 from app.errors import CallerError, PolicyError, SluiceError
 from app.route import fit, known
 from app.route.classify_text import tokens
-from app.route.needs import FIELD_OF, needs
+from app.route.needs import FIELD_OF, needs_of
 from app.route.resolve import Chain, chain_of, chain_of_role
 from app.route.tiers import LAST_RESORT, arm_of, sticky_key
 
@@ -55,7 +56,7 @@ def make_plan(ask: Ask, verdict: Verdict, settings: Settings, catalog: Catalog) 
     if ask.sub is not None:
         _leave_to_others(sieve, ask.sub.but)
     if not sieve.left:
-        raise _nothing_usable(chain, sieve)
+        raise _nothing_usable(ask.endpoint, chain, sieve)
     _keep_able(ask, sieve, catalog)
     why = [chain.why]
     messages, dropped = _fit(ask, verdict, settings, sieve, catalog)
@@ -134,7 +135,7 @@ def _problem(target: Target, config: BackendConfig, settings: Settings) -> str |
 
 
 def _keep_able(ask: Ask, sieve: _Sieve, catalog: Catalog) -> None:
-    needed = needs(ask.body) if ask.endpoint == "chat" else frozenset()
+    needed = needs_of(ask.endpoint, ask.body)
     if ask.sub is not None:
         needed -= {"schema"}  # its prompt says the same, and its contract is judged afterwards
     if not needed:
@@ -142,6 +143,8 @@ def _keep_able(ask: Ask, sieve: _Sieve, catalog: Catalog) -> None:
     lacking = {target: needed & (catalog.lacks(target) | known.lacks(target)) for target in sieve.left}
     unable = [(target, f"cannot do {', '.join(sorted(lack))}") for target, lack in lacking.items() if lack]
     able = [target for target, lack in lacking.items() if not lack]
+    if not able and all(ask.endpoint in lack for lack in lacking.values()):
+        raise _no_endpoint(ask.endpoint, "; ".join(f"{target.backend} has no such endpoint" for target in lacking))
     if not able:
         told = "; ".join(f"{target} {why}" for target, why in unable)
         first = min(lacking[unable[0][0]])
@@ -184,7 +187,21 @@ def _leave_out(sieve: _Sieve, small: dict[Target, int]) -> None:
     sieve.skipped += [(target, f"its window of {window} tokens is too small") for target, window in small.items()]
 
 
-def _nothing_usable(chain: Chain, sieve: _Sieve) -> SluiceError:
+def _no_endpoint(endpoint: str, why: str) -> CallerError:
+    """Say that nobody has an endpoint, and what to set so that somebody has."""
+    role = ROLES[endpoint]
+    variable = f"MODEL_{role.upper()}"
+    return CallerError(
+        f"No backend serves {path_of(endpoint)}: {why}. Set {variable} to a target whose backend has it and is usable, "
+        f"e.g. {variable}={EXAMPLES[role]}, or name such a target in 'model'.",
+        status=404,
+        code="unsupported_endpoint",
+        param="model",
+        fault="policy_not_configured",
+    )
+
+
+def _nothing_usable(endpoint: str, chain: Chain, sieve: _Sieve) -> SluiceError:
     told = "; ".join(f"{target}: {problem}" for target, problem in sieve.skipped)
     disallowed = [target for target, problem in sieve.skipped if problem == _NOT_ALLOWED]
     if disallowed:
@@ -196,6 +213,8 @@ def _nothing_usable(chain: Chain, sieve: _Sieve) -> SluiceError:
             param="model",
             fault="caller_unknown_model",
         )
+    if endpoint in RELAYS and not sieve.forbidden:
+        return _no_endpoint(endpoint, told or "nothing is set for it")
     if not sieve.skipped:
         variable = f"MODEL_{(chain.role or '').upper()}"
         return SluiceError(

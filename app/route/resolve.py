@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.call import Choice, Target, Verdict
+from app.endpoints import ROLES
 from app.errors import CallerError
 from app.route import known
 from app.route.tiers import auto_roles
@@ -92,8 +93,9 @@ def _role(name: str, endpoint: str, verdict: Verdict, settings: Settings) -> Cha
 
 
 def _auto(endpoint: str, verdict: Verdict, settings: Settings) -> Chain:
-    if endpoint == "embeddings":
-        return Chain(chain_of_role("embedding", settings), "embedding", "embeddings go to the role embedding")
+    role = ROLES.get(endpoint)
+    if role is not None:
+        return Chain(chain_of_role(role, settings), role, f"{endpoint} go to the role {role}")
     first, *spares = auto_roles(verdict, settings)
     judged = f"{verdict.kind or 'unjudged'}, complexity {verdict.complexity or 'unknown'}"
     return Chain(chain_of_role(first, settings), first, f"{judged}: the role {first}", tuple(spares))

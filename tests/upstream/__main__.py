@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from tests.upstream import answers, control, faults
+from tests.upstream import answers, control, faults, relays
 from tests.upstream.server import MODELS, Upstream
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.upstream",
         description=__doc__,
-        epilog="\n\n".join(str(module.__doc__) for module in (faults, answers, control)),
+        epilog="\n\n".join(str(module.__doc__) for module in (faults, answers, relays, control)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--port", type=int, default=0, help="0: a free one (default)")

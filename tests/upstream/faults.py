@@ -67,6 +67,7 @@ Flavours
     thought     extra_content.google.thought_signature in tool calls
     other       another text than all other models give
     words:N     an answer of N words               finish:R   finish_reason R, e.g. `finish:length`
+    floats      embeddings as numbers always       coded      embeddings in base64 always
 
 JSON documents, where a response_format asks for one
     full:N      lists hold N items where they may, and texts are sentences (3)
@@ -99,7 +100,7 @@ NAMES = (
     | MIDDLE
     | {"down", "chaos", "rst", "close", "hang", "late", "conclose", "slow", "pace", "bighead", "endlesshead"}
     | {"nodone", "nodoneopen", "linger", "varyids", "norole", "fullrole", "orping", "cost", "xgroq", "nousage"}
-    | {"crlf", "bytes", "thought", "other", "words", "finish"}
+    | {"crlf", "bytes", "thought", "other", "words", "finish", "floats", "coded"}
     | {"full", "prose", "loose", "offschema", "nojson", "blocks"}
 )
 

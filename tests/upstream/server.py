@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import orjson
 
-from tests.upstream import control, http, ollama, shapes
+from tests.upstream import control, http, ollama, relays, shapes
 from tests.upstream.faults import Faults, Moment, parse_name, parse_script
 from tests.upstream.http import BadRequest, ClientGone, Connection, Request
 from tests.upstream.log import Attempt, Ended, Waiters
@@ -170,7 +170,7 @@ class Upstream:
         return request.keep_alive
 
     def _route(self, request: Request) -> tuple[Answer, str]:
-        path, body = request.path.rstrip("/"), request.json()
+        path, body = request.path.rstrip("/"), relays.body_of(request)
         if not self._allowed(request):
             return _refuse(401), _model(body)
         if (own := ollama.route(self, request.method, path, body)) is not None:
@@ -206,7 +206,7 @@ class Upstream:
             model=model,
             connection=conn.number,
             headers=request.headers,
-            body=request.json(),
+            body=relays.body_of(request),
         )
         self.log.append(attempt)
         self.active += 1
@@ -251,7 +251,14 @@ class Upstream:
 _POST: dict[str, Answer] = {
     "/chat/completions": answer_chat,
     "/completions": answer_chat,
-    "/embeddings": lambda x: answer_json(x, shapes.embeddings(x.body)),
+    "/embeddings": lambda x: answer_json(x, shapes.embeddings(x.body, always=x.faults.find("floats", "coded"))),
+    "/moderations": lambda x: answer_json(x, relays.moderation(x.body)),
+    "/audio/speech": relays.speech,
+    "/audio/transcriptions": relays.transcription,
+    "/audio/translations": relays.transcription,
+    "/images/generations": relays.images,
+    "/images/edits": relays.images,
+    "/images/variations": relays.images,
 }
 
 

@@ -191,8 +191,10 @@ def deltas(reply: Reply, *, thought: bool = False) -> Iterator[dict[str, Any]]:
 _MOST_DIMENSIONS = 8192
 
 
-def embeddings(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the answer to an embeddings call, floats or base64 as asked; 16 dimensions unless asked otherwise.
+def embeddings(body: dict[str, Any], *, always: Fault | None = None) -> dict[str, Any]:
+    """Return the answer to an embeddings call; 16 dimensions unless asked otherwise.
+
+    Floats or base64 as asked, or always ``floats`` or ``coded`` where that is its fault.
 
     Raises:
         ValueError: more dimensions than any model has.
@@ -203,7 +205,7 @@ def embeddings(body: dict[str, Any]) -> dict[str, Any]:
     many = given if isinstance(given, list) and not (given and isinstance(given[0], int)) else [given]
     texts = [text_of(one) or str(one) for one in many]
     vectors = [vector(text, body.get("dimensions") or 16) for text in texts]
-    coded = body.get("encoding_format") == "base64"
+    coded = body.get("encoding_format") == "base64" if always is None else always.name == "coded"
     data = [{"object": "embedding", "index": n, "embedding": _base64(v) if coded else v} for n, v in enumerate(vectors)]
     tokens = sum(len(text.split()) for text in texts)
     return {
