@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -109,11 +110,13 @@ def route(
     from app.call import Ask, Hints
     from app.errors import SluiceError
     from app.explain import explain
+    from app.ledger.prices import prices_of
+    from app.settings import Live
 
     body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
     try:
         ask = Ask("chat", body, Hints(task=task, complexity=complexity), "command line", 0.0, "-")
-        told = preview(ask, settings, _shelf(settings))
+        told = preview(ask, settings, _shelf(settings), asyncio.run(prices_of(Live(env_file))))
     except SluiceError as error:
         typer.echo(orjson.dumps(error.body()).decode() if as_json else f"route: {error.message}", err=not as_json)
         raise typer.Exit(1) from error

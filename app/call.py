@@ -258,6 +258,7 @@ class Ask:
         sub: set where it is made for a task: then its contract judges the answer, and not the quality check.
         form: the body of an endpoint that takes files; ``body`` then has its fields.
         background: whether nobody waits for the answer, so that it gives way to calls that somebody waits for.
+        purpose: what its attempts are for, as the ledger keeps it.
     """
 
     endpoint: str
@@ -271,6 +272,7 @@ class Ask:
     sub: SubCall | None = None
     form: Form | None = None
     background: bool = False
+    purpose: Purpose = "answer"
 
     @property
     def stream(self) -> bool:
@@ -440,6 +442,10 @@ class Trace:
         other.stages.clear()
         self._last_ns = max(self._last_ns, other._last_ns)
         self.rescued, self.faults, self.polished, self.weak = other.rescued, other.faults, other.polished, other.weak
+
+    def prompt_estimate(self) -> int:
+        """Return about how many tokens the prompt has; 0 where nobody looked."""
+        return (self.verdict.prompt_tokens if self.verdict is not None else None) or 0
 
     def total_ms(self) -> float:
         """Return the milliseconds from the start to the last lap."""

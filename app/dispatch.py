@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.backend.catalog import schema_as_taken
 from app.backend.engine_host import ENGINE_LOST, ENGINE_UNAVAILABLE
-from app.call import Attempt, Target
+from app.call import Attempt, Target, Usage
 from app.errors import BackendError, Reason, SluiceError
 from app.guard.breaker import Refusal
 from app.guard.gate import Full
 from app.guard.retry import Failure, Next, Policy, Retry, decide, outcome_of, pace_s
 from app.route import known
-from app.transcript import Transcript, read_usage
+from app.transcript import Transcript
+from app.usage import read_usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,6 +38,8 @@ _AFTER_FINISH_S = 1.0
 """How long after the finish_reason usage and ``[DONE]`` may still come; a backend that lingers is not waited for."""
 _MOST_HELD = 10_000
 """Events of a stream that bring no content and are held back until its commit; no backend sends a hundred."""
+_CHARS_PER_TOKEN = 4
+"""Of English text, about, for backends that tell no usage: OpenAI's rule of thumb."""
 _PROBE_S = 20.0
 """A probe that is still under way after this lets the next one start: a healed target is to be back within 30 s."""
 SHOWN = {Reason.NO_CONTENT: "timeout", Reason.SLOW_ANSWER: "timeout"}
@@ -127,6 +130,10 @@ class Walk:
             except BackendError as error:
                 self.lost(hold, error)
                 delay_s = self._next_step(target, error, tried)
+            except asyncio.CancelledError:  # the caller left; the backend has read the prompt
+                hold.settle("ignored")
+                self.tried(hold, "abandoned", Usage(self.trace.prompt_estimate(), estimated=True))
+                raise
             except BaseException:
                 hold.settle("ignored")
                 raise
@@ -173,7 +180,7 @@ class Walk:
         return [now - start for start in self._starts]
 
     def _skip(self, lane: Lane, why: str, error: SluiceError) -> None:
-        self.trace.attempts.append(Attempt(lane.target, why, sent=False))
+        self.trace.attempts.append(Attempt(lane.target, why, sent=False, purpose=self.ask.purpose))
         self._errors.append(error)
 
     def lost(self, hold: Hold, error: BackendError, usage: Transcript | None = None) -> None:
@@ -185,10 +192,8 @@ class Walk:
             hold.lane.refuses_format = True
         if outcome != "ignored":
             hold.lane.last_error = _kept(error)
-        prompt = (self.trace.verdict.prompt_tokens if self.trace.verdict is not None else None) or 0
-        spent = usage.usage(prompt) if usage is not None and usage.contents else None
-        result = SHOWN.get(error.reason, str(error.reason))
-        self.trace.attempts.append(Attempt(hold.lane.target, result, hold.ms(), spent))
+        spent = usage.usage(self.trace.prompt_estimate()) if usage is not None and usage.contents else None
+        self.tried(hold, SHOWN.get(error.reason, str(error.reason)), spent)
         self.trace.stage("retry")
         self._errors.insert(sum(1 for each in self._errors if isinstance(each, BackendError)), error)
 
@@ -255,7 +260,7 @@ class Walk:
         if self.ask.endpoint == "chat":
             _check_whole(target, whole.body)
         hold.settle("ok")
-        self.won(hold, whole.body.get("usage"))
+        self.tried(hold, "ok", read_usage(whole.body.get("usage")) or self._counted(whole.body))
         return Answer(target, whole)
 
     def _body(self, lane: Lane) -> dict[str, Any]:
@@ -318,9 +323,15 @@ class Walk:
         self.trace.stage("first_token")
         return opened
 
-    def won(self, hold: Hold, raw_usage: Any = None) -> None:
-        """Write down a good plain attempt."""
-        self.trace.attempts.append(Attempt(hold.lane.target, "ok", hold.ms(), read_usage(raw_usage)))
+    def tried(self, hold: Hold, result: str, usage: Usage | None) -> None:
+        """Write down an attempt that has ended, and what it used."""
+        self.trace.attempts.append(Attempt(hold.lane.target, result, hold.ms(), usage, purpose=self.ask.purpose))
+
+    def _counted(self, body: dict[str, Any]) -> Usage:
+        """Return an estimate of what a plain answer took whose backend does not tell."""
+        messages = (choice.get("message") or {} for choice in body.get("choices") or ())
+        chars = sum(len(text) for each in messages if isinstance(text := each.get("content"), str))
+        return Usage(self.trace.prompt_estimate(), -(-chars // _CHARS_PER_TOKEN), estimated=True)
 
 
 @dataclass(slots=True)

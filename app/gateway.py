@@ -10,6 +10,7 @@ from app.guard.flight import Flights
 from app.prompts.library import Library
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from app.backend.registry import Backends
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from app.guard.lanes import Lanes
     from app.guard.share import Sharing
     from app.ledger.db import Database
+    from app.ledger.prices import Prices
     from app.settings import Live
     from app.telemetry.metrics import Metrics
 
@@ -33,6 +35,8 @@ class Gateway:
         sharing: what this process and the others tell each other about lanes.
         board: where the workers of this host meet; None where there is but one.
         samples: says of a trace's id whether the trace is recorded; None where nothing is traced.
+        prices: what each target costs.
+        late: records that wait for the prices to be loaded, in a gateway's first second.
         database: what is kept; None where DATABASE_URL is off. Usable once its ``trouble`` is None.
         cache: answers that were given before.
         flights: upstream calls under way that identical calls share.
@@ -45,12 +49,14 @@ class Gateway:
     backends: Backends
     lanes: Lanes
     metrics: Metrics
+    prices: Prices
     dependencies: dict[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)
     hooks: list[Callable[[Record], None]] = field(default_factory=list)
     reload: Callable[[], bool] = lambda: False
     sharing: Sharing | None = None
     board: Board | None = None
     samples: Callable[[str], bool] | None = None
+    late: set[asyncio.Task[None]] = field(default_factory=set)
     database: Database | None = None
     cache: AnswerCache = field(default_factory=lambda: AnswerCache(MemoryCache(0, 0)))
     flights: Flights = field(default_factory=Flights)

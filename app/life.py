@@ -57,6 +57,7 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
         _remember(gateway, stack)
         gateway.dependencies["prompts"] = lambda: _state(gateway.library.current.trouble())
         _tell_broken(gateway)
+        await _price(gateway, stack)
         classify([{"role": "user", "content": "warm up"}])  # the first caller is not to wait for the weights
         follower = _Follower(gateway)
         gateway.reload = follower.reload_all
@@ -140,6 +141,20 @@ def _remember(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
         stack.push_async_callback(redis.aclose)
     gateway.cache = AnswerCache(MemoryCache(0, settings.cache_ttl_s), redis)
     gateway.cache.resize(settings.cache_mb, settings.cache_ttl_s)
+
+
+async def _price(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
+    """Have prices at hand; where the list has to be written first, the first calls' records wait for it."""
+    prices = gateway.prices
+    await prices.start()
+    gateway.dependencies["prices"] = lambda: _state(prices.trouble)
+    _beside(stack, prices.run)
+
+    async def rest() -> None:
+        prices.loaded.set()
+        await asyncio.gather(*gateway.late)
+
+    stack.push_async_callback(rest)
 
 
 def _keep(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:

@@ -22,6 +22,7 @@ from app.api.responses import Responses
 from app.endpoints import RELAYS
 from app.gateway import Gateway
 from app.guard.lanes import Lanes
+from app.ledger.prices import Prices
 from app.life import life
 from app.prompts.library import Library
 from app.route.resolve import chain_of_role
@@ -40,13 +41,8 @@ _ENDPOINTS: dict[str, type[Dress]] = {
     "/responses": Responses,
 }
 _EXPOSED = (
-    "x-request-id",
-    "server-timing",
-    "retry-after",
-    "x-sluice-target",
-    "x-sluice-attempts",
-    "x-sluice-role",
-    "x-sluice-cache",
+    *("x-request-id", "server-timing", "retry-after", "x-sluice-target", "x-sluice-attempts", "x-sluice-role"),
+    *("x-sluice-cache", "x-sluice-cost-usd", "x-sluice-saved-usd"),
 )
 
 
@@ -64,14 +60,16 @@ def create_app(live: Live | None = None) -> FastAPI:
     logs.setup(settings.log_level, settings.log_format)
     app = FastAPI(title="Sluice", version=__version__, lifespan=life, redirect_slashes=False)
     metrics = Metrics(_Labels(live))
+    prices = Prices(live)
     gateway = Gateway(
         live=live,
         backends=None,  # type: ignore[arg-type]
         lanes=Lanes(_Told(metrics)),
         metrics=metrics,
+        prices=prices,
         library=Library(settings.prompts_dir),
     )
-    gateway.hooks += [metrics.observe, logs.perf]
+    gateway.hooks += [metrics.observe, metrics.money(prices.is_own).observe, logs.perf]
     app.state.gateway = gateway
     for path, dress in _ENDPOINTS.items():
         _mount(app, path, CallEndpoint(gateway, dress))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from app.backend.catalog import Catalog
-    from app.call import Ask, Plan, Target, Trace
+    from app.call import Ask, Attempt, Plan, Purpose, Target, Trace
     from app.gateway import Gateway
     from app.settings import Settings
     from app.transcript import Transcript
@@ -72,6 +72,7 @@ class Mender:
         if not better(faults, left):
             return draft
         self.trace.weak = bool(left)
+        self.trace.attempts[:] = [_as_draft(each) for each in self.trace.attempts]
         self.trace.polished = "yes" if self.plan.on_weak == "polish" else "no"
         return self._signed(draft, other)
 
@@ -99,7 +100,7 @@ class Mender:
         messages = polish_messages(
             template, self.ask.body["messages"], _text(draft), self.trace.faults, f"<<{os.urandom(9).hex()}>>"
         )
-        return await self._other({"messages": messages} | _limits(self.ask.body), "polish", ())
+        return await self._other({"messages": messages} | _limits(self.ask.body), "polish", (), "polish")
 
     async def _escalate(self, draft: Answer) -> Answer:
         """Ask the nearest tier above that somebody serves who was not asked yet."""
@@ -109,10 +110,10 @@ class Mender:
         }
         for role in tiers_above(self.plan.role):
             with contextlib.suppress(_Nobody):
-                return await self._other(body, role, asked)
+                return await self._other(body, role, asked, "escalate")
         raise _Nobody
 
-    async def _other(self, body: dict[str, Any], role: str, but: tuple[Target, ...]) -> Answer:
+    async def _other(self, body: dict[str, Any], role: str, but: tuple[Target, ...], purpose: Purpose) -> Answer:
         """Have a role answer; targets in ``but`` are not asked.
 
         Raises:
@@ -123,7 +124,7 @@ class Mender:
             raise _Nobody
         left_s = self.ask.deadline - asyncio.get_running_loop().time()
         deadline = self.ask.deadline - min(_MARGIN_S, left_s / 10)  # the draft is in hand: it must still be served
-        ask = replace(self.ask, body=body | {"model": role}, deadline=deadline)
+        ask = replace(self.ask, body=body | {"model": role}, deadline=deadline, purpose=purpose)
         try:
             plan = make_plan(ask, self.trace.verdict or Verdict(), self.settings, self.catalog)
         except SluiceError as error:
@@ -157,6 +158,12 @@ def polish_prompt(plan: Plan, settings: Settings) -> str:
         return prompts.template("polish", settings.prompts_dir)
     except (OSError, ValueError):
         return ""  # then nothing can be polished
+
+
+def _as_draft(attempt: Attempt) -> Attempt:
+    """Say of an answer that a better one took its place."""
+    won = attempt.purpose == "answer" and attempt.result == "ok"
+    return replace(attempt, purpose="draft") if won else attempt
 
 
 def _mendable(body: dict[str, Any]) -> bool:

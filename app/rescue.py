@@ -12,7 +12,6 @@ import orjson
 
 from app.backend.base import Event
 from app.backend.engine_host import ENGINE_LOST
-from app.call import Attempt
 from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:
@@ -81,26 +80,21 @@ class StreamAnswer:
         self._done = True
         self._opened.stream.finish()
         self._opened.hold.settle("ok")
-        usage = self._opened.script.usage(self._prompt_estimate())
+        self._walk.tried(self._opened.hold, "ok", self._opened.script.usage(self._walk.trace.prompt_estimate()))
         trace = self._walk.trace
-        trace.attempts.append(Attempt(self.target, "ok", self._opened.hold.ms(), usage))
         trace.stage("stream")
         if self._judge is not None:
             trace.faults, trace.polished = self._judge(self.said), "no"
             trace.weak = bool(trace.faults)
             trace.stage("check")
 
-    def _prompt_estimate(self) -> int:
-        verdict = self._walk.trace.verdict
-        return (verdict.prompt_tokens if verdict is not None else None) or 0
-
     def close(self) -> None:
         """Close everything at once; harmless when repeated. What was under way counts as abandoned."""
         if not self._done:
             self._done = True
             self._opened.close()
-            usage = self._opened.script.usage(self._prompt_estimate())
-            self._walk.trace.attempts.append(Attempt(self.target, "abandoned", self._opened.hold.ms(), usage))
+            usage = self._opened.script.usage(self._walk.trace.prompt_estimate())
+            self._walk.tried(self._opened.hold, "abandoned", usage)
 
     # -- rescue --------------------------------------------------------------------------------------------------------
 
@@ -212,8 +206,7 @@ class StreamAnswer:
         """Close a stream that answers well, only not the same."""
         opened.stream.close()
         opened.hold.settle("ok")
-        usage = opened.script.usage(self._prompt_estimate())
-        self._walk.trace.attempts.append(Attempt(opened.hold.lane.target, "other_answer", opened.hold.ms(), usage))
+        self._walk.tried(opened.hold, "other_answer", opened.script.usage(self._walk.trace.prompt_estimate()))
 
     def _go_on(self, opened: Opened, events: list[Event], how: str) -> list[Event]:
         before = self.said

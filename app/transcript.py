@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from app.call import Usage
+from app.usage import read_usage
 
 _INEXACT = ("refusal", "tool_calls", "function_call", "audio")
 """Content that cannot be told again exactly: another answer has other ids."""
@@ -104,28 +105,3 @@ class Transcript:
         if self.contents < 2:  # noqa: PLR2004 - a mean of gaps needs a gap
             return None
         return (self.last_ns - self.first_ns) / (self.contents - 1) / 1e6
-
-
-def read_usage(told: Any) -> Usage | None:
-    """Read OpenAI's usage object, with OpenRouter's ``cost``; None where there is none."""
-    if not isinstance(told, dict) or not told:
-        return None
-    prompt = _count(told.get("prompt_tokens"))
-    details = _object(told.get("prompt_tokens_details"))
-    spent = _object(told.get("completion_tokens_details"))
-    cost = told.get("cost")
-    return Usage(
-        prompt=prompt,
-        completion=_count(told.get("completion_tokens")),
-        cached=_count(details.get("cached_tokens")),
-        reasoning=_count(spent.get("reasoning_tokens")),
-        cost_usd=float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) else None,
-    )
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0

@@ -3,11 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from app.call import Usage
-from app.transcript import Transcript, read_usage
+from app.transcript import Transcript
 
 
 def _take(*deltas: dict[str, Any], finish: str | None = None) -> Transcript:
@@ -66,36 +64,3 @@ def test_groqs_usage_counts_too() -> None:
 def test_time_per_token_needs_two() -> None:
     assert _take({"content": "x"}).per_token_ms() is None
     assert (_take({"content": "x"}, {"content": "y"}).per_token_ms() or 0) > 0
-
-
-@pytest.mark.parametrize(
-    ("told", "usage"),
-    [
-        (None, None),
-        ({}, None),
-        ("x", None),
-        ({"prompt_tokens": 1, "completion_tokens": 2}, Usage(1, 2)),
-        ({"prompt_tokens": -1, "completion_tokens": "2"}, Usage()),
-        ({"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 2}}, Usage(5, cached=2)),
-        ({"completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 2}}, Usage(0, 5, reasoning=2)),
-        ({"prompt_tokens": 1, "prompt_tokens_details": [1], "completion_tokens_details": 7}, Usage(1)),
-        ({"prompt_tokens": 1, "cost": 0.5}, Usage(1, cost_usd=0.5)),
-        ({"prompt_tokens": 1, "cost": "much"}, Usage(1)),
-        ({"prompt_tokens": 1, "cost": True}, Usage(1)),
-    ],
-)
-def test_usage_objects(told: Any, usage: Usage | None) -> None:
-    assert read_usage(told) == usage
-
-
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=2),
-    max_leaves=3,
-)
-
-
-@given(st.dictionaries(st.sampled_from(["prompt_tokens", "completion_tokens", "prompt_tokens_details", "cost"]), _JSON))
-def test_no_usage_breaks_anything(told: dict[str, Any]) -> None:
-    found = read_usage(told)
-    assert found is None or found.prompt >= 0

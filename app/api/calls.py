@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,11 +12,12 @@ from app.api import auth, respond
 from app.api.dress import Dress
 from app.api.frames import comment, event
 from app.api.parse import ClientGoneError, decode, make_ask, read_body
-from app.api.record import make_record
+from app.api.record import make_record, served_usage
 from app.api.watch import ClientWatch
 from app.call import Trace
 from app.dispatch import Answer
 from app.errors import CallerError, SluiceError
+from app.ledger.bill import Bill, make_bill
 from app.tasks.serve import serve
 from app.telemetry import w3c
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Serve = Callable[["Ask", "Settings", "Gateway", Trace], Awaitable[T]]
+_PRICES_S = 2.0
+"""How long an answer waits for the price list in a gateway's first second; later than that it goes without its cost."""
 _LEAVING = "Sluice is shutting down, and this call did not end in time. Try again."
 log = logging.getLogger("sluice")
 
@@ -70,6 +74,7 @@ class Call:
         self._answer: AnyAnswer | None = None
         self._writer: respond.SSEWriter | None = None
         self._error: SluiceError | None = None
+        self._bill: Bill | None = None
         self._status = 200
         self._outcome = "ok"
 
@@ -143,6 +148,7 @@ class Call:
         return None
 
     async def _send_whole(self, ask: Ask, answer: Answer) -> None:
+        await self._price()
         try:
             body = self._plain_body(ask, answer)
         except SluiceError as error:
@@ -155,7 +161,7 @@ class Call:
         if not self._wants_performance(ask):
             return self._dress.plain(answer, None)
         self._trace.stage("respond")
-        return self._dress.plain(answer, respond.performance(self._trace, answer.target))
+        return self._dress.plain(answer, respond.performance(self._trace, answer.target, self._bill))
 
     def _wants_performance(self, ask: Ask) -> bool:
         return ask.hints.performance or self._settings.performance_in_body
@@ -193,7 +199,9 @@ class Call:
         finally:
             answer.close()
         self._trace.stage("stream")
-        told = respond.performance(self._trace, answer.target) if shows else None
+        if shows:
+            await self._price()
+        told = respond.performance(self._trace, answer.target, self._bill) if shows else None
         await writer.finish(framer.end(answer.said.usage(self._prompt_tokens()), told))
 
     async def _tell(self, chunk: dict[str, Any]) -> None:
@@ -204,8 +212,7 @@ class Call:
 
     def _prompt_tokens(self) -> int:
         """Return the estimate of the prompt's tokens."""
-        verdict = self._trace.verdict
-        return (verdict.prompt_tokens if verdict is not None else None) or 0
+        return self._trace.prompt_estimate()
 
     async def _break(self, error: SluiceError) -> None:
         """Tell an error: as a response while nothing is out, else as an event."""
@@ -224,7 +231,7 @@ class Call:
     # -- all -----------------------------------------------------------------------------------------------------------
 
     def _call_headers(self, target: Target | None) -> HeaderList:
-        return [*self._dress.headers(), *respond.call_headers(self._trace, target)]
+        return [*self._dress.headers(), *respond.call_headers(self._trace, target, self._bill)]
 
     async def _refuse(self, error: SluiceError) -> None:
         self._error, self._outcome, self._status = error, "error", error.status
@@ -232,8 +239,35 @@ class Call:
         headers = [*respond.error_headers(error), *self._call_headers(None)]
         await respond.send_json(self._send, error.status, respond.dumps(self._dress.error(error)), headers)
 
+    async def _price(self) -> None:
+        """Reckon what the call has cost so far."""
+        loaded = self._gateway.prices.loaded
+        if not loaded.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(loaded.wait(), _PRICES_S)
+        if loaded.is_set():
+            self._bill = self._reckoned()
+
+    def _reckoned(self) -> Bill:
+        baseline = self._settings.baseline if self._ask is not None and self._ask.endpoint == "chat" else None
+        return make_bill(self._trace, served_usage(self._trace, self._answer), self._gateway.prices, baseline)
+
     def _record(self) -> None:
-        """Build the Record and feed the hooks; one that fails costs its own, not the call."""
+        """Build the Record and feed the hooks; in a gateway's first second, once there are prices."""
+        self._trace.stage("stream" if self._outcome in {"abandoned", "cut"} else "respond")
+        if self._gateway.prices.loaded.is_set():
+            self._feed()
+            return
+        late = asyncio.create_task(self._feed_later())
+        self._gateway.late.add(late)
+        late.add_done_callback(self._gateway.late.discard)
+
+    async def _feed_later(self) -> None:
+        await self._gateway.prices.loaded.wait()
+        self._feed()
+
+    def _feed(self) -> None:
+        """Feed the hooks; one that fails costs its own, not the call."""
         record = make_record(
             self._trace,
             self._ask,
@@ -243,6 +277,8 @@ class Call:
             outcome=self._outcome,
             status=self._status,
             error=self._error,
+            bill=self._bill or self._reckoned(),
+            keeps_content=self._settings.log_content,
         )
         for hook in self._gateway.hooks:
             try:

@@ -108,4 +108,4 @@ async def route(request: Request, gateway: Here, tenant: Tenant) -> dict[str, An
     body = decode(await read_body(request.receive, settings.max_body_mb))
     headers = dict(request.scope["headers"])
     ask = make_ask("chat", body, headers, tenant, settings, request.scope["state"]["request_id"])
-    return preview(ask, settings, gateway.library.current)
+    return preview(ask, settings, gateway.library.current, gateway.prices)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import orjson
+
 from app.call import Record
 from app.dispatch import Answer
-from app.transcript import read_usage
+from app.usage import read_usage
 
 if TYPE_CHECKING:
-    from app.call import Ask, Trace, Usage
+    from app.call import Ask, Target, Trace, Usage
     from app.errors import SluiceError
+    from app.ledger.bill import Bill
     from app.recall import AnyAnswer
 
 _MODEL = ("load", "prompt", "decode")
@@ -28,9 +31,10 @@ def make_record(
     outcome: str,
     status: int,
     error: SluiceError | None,
+    bill: Bill,
+    keeps_content: bool = False,
 ) -> Record:
     """Build the Record of a call that has ended."""
-    trace.stage("stream" if outcome in {"abandoned", "cut"} else "respond")
     stages = trace.in_ms()
     said = None if answer is None or isinstance(answer, Answer) else answer.said
     text = _text(answer)
@@ -44,8 +48,8 @@ def make_record(
         target=answer.target if answer is not None else None,
         role=trace.plan.role if trace.plan is not None else None,
         verdict=trace.verdict,
-        attempts=tuple(trace.attempts),
-        usage=_usage(trace, answer),
+        attempts=bill.attempts,
+        usage=served_usage(trace, answer),
         stages_ms=stages,
         total_ms=round(trace.total_ms(), 3),
         backend_ms=round(sum(stages.get(name, 0.0) for name in _BACKEND_STAGES), 3),
@@ -58,10 +62,16 @@ def make_record(
         arm=trace.plan.arm if trace.plan is not None else None,
         chars=len(text) if text is not None else None,
         code_block="```" in text if text is not None else None,
-        context=trace.context,
         cache=trace.cache,
         task=trace.task,
         prompt_hash=trace.prompt_hash,
+        cost_usd=bill.cost_usd,
+        baseline=bill.baseline,
+        baseline_usd=bill.baseline_usd,
+        saved_usd=bill.saved_usd,
+        prompt=_prompt(ask) if keeps_content and ask is not None else None,
+        answer=text if keeps_content else None,
+        context=trace.context,
     )
 
 
@@ -76,11 +86,24 @@ def _text(answer: AnyAnswer | None) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def _usage(trace: Trace, answer: AnyAnswer | None) -> Usage | None:
-    """Return the usage of the answer that was served."""
+def _prompt(ask: Ask) -> str:
+    """Return what was asked, as JSON."""
+    return orjson.dumps(ask.body.get("messages") or ask.body.get("input")).decode()
+
+
+def served_usage(trace: Trace, answer: AnyAnswer | None) -> Usage | None:
+    """Return the usage of the answer that was served, or of as much of it as the caller had; None without one."""
+    if answer is None:
+        return None
     if isinstance(answer, Answer):
-        return read_usage(answer.whole.body.get("usage"))
-    if answer is not None and answer.replayed:
-        return answer.said.usage()
-    answered = (each.usage for each in reversed(trace.attempts) if each.result in {"ok", "abandoned"})
-    return next(answered, None)
+        return read_usage(answer.whole.body.get("usage")) or _counted(trace, answer.target)
+    if answer.replayed:
+        return answer.said.usage(trace.prompt_estimate())
+    used = (each.usage for each in reversed(trace.attempts) if each.result in {"ok", "abandoned"})
+    return next(used, None)
+
+
+def _counted(trace: Trace, target: Target) -> Usage | None:
+    """Return what Sluice counted of a plain answer whose backend told no usage."""
+    found = [each.usage for each in trace.attempts if each.result == "ok" and each.target == target]
+    return found[-1] if found else None

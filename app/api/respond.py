@@ -13,9 +13,11 @@ from app.api.frames import KEEP_ALIVE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+    from decimal import Decimal
 
     from app.call import Target, Trace
     from app.errors import SluiceError
+    from app.ledger.bill import Bill
 
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
     HeaderList = list[tuple[bytes, bytes]]
@@ -36,9 +38,15 @@ def server_timing(trace: Trace) -> bytes:
     return f"{stages}total;dur={trace.total_ms():.3f}".encode()
 
 
-def call_headers(trace: Trace, target: Target | None) -> HeaderList:
+def call_headers(trace: Trace, target: Target | None, bill: Bill | None = None) -> HeaderList:
     """Return the headers that tell what became of a call, as far as it is known."""
-    headers = [(b"server-timing", server_timing(trace)), *_prompt(trace), *_answered(trace, target)]
+    known = [(b"server-timing", server_timing(trace)), *_prompt(trace), *_answered(trace, target), *_judged(trace)]
+    return known if bill is None else known + _money(bill)
+
+
+def _judged(trace: Trace) -> HeaderList:
+    """Tell the verdict, the plan and what the checks found."""
+    headers: HeaderList = []
     verdict, plan = trace.verdict, trace.plan
     if verdict is not None and verdict.kind is not None:
         headers.append((b"x-sluice-verdict", _latin(f"{verdict.kind}/{verdict.complexity}")))
@@ -68,6 +76,17 @@ def _prompt(trace: Trace) -> HeaderList:
     return [] if trace.task is None else [(b"x-sluice-prompt", _latin(f"{trace.task}@{trace.prompt_hash}"))]
 
 
+def _money(bill: Bill) -> HeaderList:
+    told = ((b"x-sluice-cost-usd", bill.cost_usd), (b"x-sluice-saved-usd", bill.saved_usd))
+    return [(name, plain_usd(usd).encode()) for name, usd in told if usd is not None]
+
+
+def plain_usd(usd: Decimal) -> str:
+    """Return an amount in plain digits, to a pico-dollar."""
+    text = f"{usd:.12f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
 def _attempts(trace: Trace, target: Target | None) -> bytes:
     tried = [f"{attempt.target}={attempt.result}" for attempt in trace.attempts]
     if target is not None and not any(attempt.result == "ok" for attempt in trace.attempts):
@@ -81,8 +100,8 @@ def _latin(value: object) -> bytes:
     return text.encode("latin-1", "replace")
 
 
-def performance(trace: Trace, target: Target) -> dict[str, Any]:
-    """Return the performance object: milliseconds by stage, and who answered."""
+def performance(trace: Trace, target: Target, bill: Bill | None) -> dict[str, Any]:
+    """Return the performance object: milliseconds by stage, who answered, and what it cost; null where unpriced."""
     attempts = [f"{each.target}={each.result}" for each in trace.attempts]
     return {
         **trace.split_ms(),
@@ -90,9 +109,13 @@ def performance(trace: Trace, target: Target) -> dict[str, Any]:
         "target": str(target),
         "attempts": attempts,
         "faults": list(trace.faults),
-        "cost_usd": None,
-        "saved_usd": None,
+        "cost_usd": _number(bill.cost_usd if bill is not None else None),
+        "saved_usd": _number(bill.saved_usd if bill is not None else None),
     }
+
+
+def _number(usd: Decimal | None) -> float | None:
+    return None if usd is None else float(usd)
 
 
 def dumps(body: Any) -> bytes:

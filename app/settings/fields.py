@@ -12,7 +12,7 @@ from dotenv import dotenv_values
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app.call import BackendConfig, Choice, Limits, OnWeak
+from app.call import BackendConfig, Choice, Limits, OnWeak, Target
 from app.settings import derive, hardware
 from app.settings.endpoints import EndpointsSettings
 from app.settings.money import MoneySettings
@@ -304,6 +304,13 @@ class Settings(OperateSettings, ParitySettings, EndpointsSettings, TasksSettings
     def alias_chains(self) -> tuple[tuple[Choice, ...], ...]:
         """The chains that stand in MODEL_ALIASES; an alias of a role adds none."""
         return tuple(parse_chain(meaning) for meaning in self.model_aliases.values() if "/" in meaning)
+
+    @cached_property
+    def baseline(self) -> Target | None:
+        """The target that savings are compared with; None where neither BASELINE_MODEL nor MODEL_LARGE names one."""
+        if self.baseline_model:
+            return Target.parse(self.baseline_model)
+        return next((choice.target for choice in self.chains.get("large", ())), None)
 
     @cached_property
     def limits(self) -> Limits:

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator
 
+from app.call import Target
+
 _DATABASES = ("postgresql://", "postgres://", "postgresql+asyncpg://", "sqlite:///", "sqlite+aiosqlite:///")
 
 
@@ -16,6 +18,18 @@ class MoneySettings(BaseModel):
     database_url: str = Field(
         "", description="postgresql://user:password@host/name; default an SQLite file in DATA_DIR; off keeps nothing"
     )
+    prices_file: str = Field("", description="YAML file of rates that replace the bundled ones; followed live")
+    local_usd_per_hour: float = Field(
+        0, ge=0, allow_inf_nan=False, description="what an hour of this machine's work on calls costs in USD"
+    )
+    local_watts: float = Field(
+        0, ge=0, allow_inf_nan=False, description="watts that it draws more when it works, LOCAL_USD_PER_KWH each"
+    )
+    local_usd_per_kwh: float = Field(0, ge=0, allow_inf_nan=False, description="price of electricity in USD")
+    baseline_model: str = Field(
+        "", description="target that savings are compared with; default the first of MODEL_LARGE"
+    )
+    log_content: bool = Field(default=False, description="true: prompts and answers are kept in the ledger")
 
     cache: Literal["off", "deterministic", "all"] = Field(
         "deterministic", description="which calls are answered from memory: off, temperature=0 and embeddings, or all"
@@ -27,6 +41,11 @@ class MoneySettings(BaseModel):
     @classmethod
     def _lower_cache(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("baseline_model")
+    @classmethod
+    def _target(cls, value: str) -> str:
+        return str(Target.parse(value)) if value else value
 
     @field_validator("database_url")
     @classmethod

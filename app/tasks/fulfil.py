@@ -19,7 +19,7 @@ from app.tasks import language
 from app.tasks.context import Done, added, hints_of, sub_call
 from app.tasks.contract import Broken, Good, judge
 from app.tasks.schema import bound, shown
-from app.transcript import read_usage
+from app.usage import read_usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.telemetry.engine import EngineMetrics
+from app.telemetry.money import MoneyMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,6 +102,10 @@ class Metrics:
         self._kind_of = keep(self._kinds.labels)
         self._chars_of = keep(self._chars.labels)
         self._code_of = keep(self._code.labels)
+
+    def money(self, is_own: Callable[[Target], bool]) -> MoneyMetrics:
+        """Return the metrics of money, which are observed on their own."""
+        return MoneyMetrics(self._registry, self._label, is_own)
 
     def observe(self, record: Record) -> None:
         """Count one call."""

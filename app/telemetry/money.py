@@ -1,0 +1,76 @@
+"""Metrics of money: what calls cost, what they saved, and which paid calls were not made."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Gauge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prometheus_client import CollectorRegistry
+
+    from app.call import Record, Target
+
+
+class MoneyMetrics:
+    """Fed one Record a call.
+
+    Args:
+        registry: where they are kept.
+        label: names a target, from a closed set.
+        is_own: whether a target runs on a machine of one's own, so that no bill comes for its tokens.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, label: Callable[[Target], str], is_own: Callable[[Target], bool]
+    ) -> None:
+        self._label = label
+        self._is_own = is_own
+        keep = lru_cache(maxsize=4096)
+        self._cost_of = keep(
+            Counter("sluice_cost_usd", "What attempts cost.", ["target", "purpose"], registry=registry).labels
+        )
+        self._baseline_of = keep(
+            Counter("sluice_baseline_usd", "The same tokens at the baseline.", ["target"], registry=registry).labels
+        )
+        # Not a counter: a call may cost more than its baseline, and then this sinks.
+        self._saved_of = keep(
+            Gauge(
+                "sluice_saved_usd_total",
+                "Baseline less cost, where both have a price.",
+                ["target"],
+                registry=registry,
+                multiprocess_mode="sum",
+            ).labels
+        )
+        self._avoided_of = keep(
+            Counter("sluice_calls_avoided", "Paid calls that were not made.", ["reason"], registry=registry).labels
+        )
+        self._unpriced_of = keep(
+            Counter("sluice_unpriced", "Attempts at targets without a price.", ["target"], registry=registry).labels
+        )
+
+    def observe(self, record: Record) -> None:
+        """Count one call."""
+        for attempt in record.attempts:
+            if attempt.usage is None:
+                continue
+            if attempt.cost_usd is None:
+                self._unpriced_of(self._label(attempt.target)).inc()
+            elif attempt.cost_usd:
+                self._cost_of(self._label(attempt.target), attempt.purpose).inc(float(attempt.cost_usd))
+        if record.target is not None:
+            self._compare(record, record.target)
+
+    def _compare(self, record: Record, target: Target) -> None:
+        label = self._label(target)
+        if record.saved_usd is not None and record.baseline_usd is not None:
+            self._baseline_of(label).inc(float(record.baseline_usd))
+            self._saved_of(label).inc(float(record.saved_usd))
+        if record.cache == "hit":
+            self._avoided_of("cache").inc()
+        elif record.outcome == "ok" and all(self._is_own(each.target) for each in record.attempts if each.sent):
+            self._avoided_of("local").inc()
