@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from app.backend.base import Whole
 from app.dispatch import Answer
 from app.errors import BackendError, Reason
+from app.usage import read_usage
 
 if TYPE_CHECKING:
     from typing import Any
@@ -65,7 +66,7 @@ class RelayAnswer:
             self._settled = True
             self._reply.finish()
             self._hold.settle("ok")
-            self._walk.won(self._hold)
+            self._walk.tried(self._hold, "ok", None)
         return data
 
     async def _next(self) -> bytes:
@@ -130,7 +131,7 @@ async def _begun(walk: Walk, hold: Hold, backend: _Relays) -> Answer | RelayAnsw
     trace.stage("answer")
     body = backend.decode(raw)
     hold.settle("ok")
-    walk.won(hold, body.get("usage"))
+    walk.tried(hold, "ok", read_usage(body.get("usage")))
     return Answer(hold.lane.target, Whole(raw, body))
 
 

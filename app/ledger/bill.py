@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -57,9 +58,11 @@ def make_bill(trace: Trace, usage: Usage | None, prices: Prices, baseline: Targe
 
 
 def _priced(attempt: Attempt, prices: Prices) -> Attempt:
+    """Return an attempt with its cost; a relayed answer, whose tokens nobody knows, costs nothing on one's own machine."""
     usage = attempt.usage
     if usage is None:
-        return attempt
+        free = attempt.result == "ok" and prices.is_own(attempt.target)
+        return replace(attempt, cost_usd=_NOTHING) if free else attempt
     cost, price = prices.priced(attempt.target, usage, attempt.duration_ms / 1000)
     return Attempt(
         attempt.target, attempt.result, attempt.duration_ms, usage, attempt.sent, attempt.purpose, cost, price
@@ -69,10 +72,10 @@ def _priced(attempt: Attempt, prices: Prices) -> Attempt:
 def _total(attempts: Sequence[Attempt]) -> Decimal | None:
     total = _NOTHING
     for each in attempts:
-        if each.usage is not None:
-            if each.cost_usd is None:
-                return None
+        if each.cost_usd is not None:
             total += each.cost_usd
+        elif each.usage is not None or each.result == "ok":
+            return None
     return total
 
 
