@@ -58,7 +58,7 @@ def make_bill(trace: Trace, usage: Usage | None, prices: Prices, baseline: Targe
 
 
 def _priced(attempt: Attempt, prices: Prices) -> Attempt:
-    """Return an attempt with its cost; a relayed answer, whose tokens nobody knows, costs nothing on one's own machine."""
+    """Return an attempt with its cost. A relayed answer, whose tokens nobody knows, is free on one's own machine."""
     usage = attempt.usage
     if usage is None:
         free = attempt.result == "ok" and prices.is_own(attempt.target)
