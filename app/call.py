@@ -117,6 +117,19 @@ class DevboxOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class AnthropicOptions:
+    """How Anthropic's own wire is spoken.
+
+    Attributes:
+        version: the ``anthropic-version``; from 2026-10-21 on it takes no sampling parameters.
+        max_tokens: the longest answer where the caller names no limit, which this wire asks for.
+    """
+
+    version: str = "2026-10-21"
+    max_tokens: int = 8192
+
+
+@dataclass(frozen=True, slots=True)
 class BackendConfig:
     """Everything there is to know of one backend before it is called.
 
@@ -130,6 +143,8 @@ class BackendConfig:
         ollama: where it is an Ollama, how it is spoken to.
         devbox: where it is a devbox that has to be woken, which.
         pulls: for a devbox: models that some role names; others are used if they are there, and never downloaded.
+        wires: those beside the chat's that the operator says it has, see app.backend.catalog.
+        anthropic: where it speaks Anthropic's wire, how.
         engines: for local models: base URLs of engines elsewhere; empty means one on this host.
         models: for local models: those that may be loaded; None allows all.
         environment: for local models: what the engine's process is told.
@@ -149,6 +164,8 @@ class BackendConfig:
     ollama: OllamaOptions | None = None
     devbox: DevboxOptions | None = None
     pulls: frozenset[str] = frozenset()
+    wires: frozenset[str] = frozenset()
+    anthropic: AnthropicOptions | None = None
     engines: tuple[str, ...] = ()
     models: frozenset[str] | None = None
     environment: tuple[tuple[str, str], ...] = field(repr=False, default=())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from app.guard.share import Sharing
     from app.ledger.db import Database
     from app.ledger.prices import Prices
+    from app.ledger.responses import ResponseStore
     from app.settings import Live
     from app.telemetry.metrics import Metrics
 
@@ -41,6 +42,7 @@ class Gateway:
         cache: answers that were given before.
         flights: upstream calls under way that identical calls share.
         library: the prompt files: tasks and pipelines.
+        responses: stored responses, once one was asked for.
         draining: set once no new call is to come; answers then close their connections.
         inflight: calls under way.
     """
@@ -61,5 +63,6 @@ class Gateway:
     cache: AnswerCache = field(default_factory=lambda: AnswerCache(MemoryCache(0, 0)))
     flights: Flights = field(default_factory=Flights)
     library: Library = field(default_factory=Library)
+    responses: ResponseStore | None = None
     draining: bool = False
     inflight: int = 0

@@ -15,10 +15,13 @@ from app.api.admin import admin
 from app.api.admin_calls import admin_calls
 from app.api.admin_roles import admin_roles
 from app.api.calls import CallEndpoint
+from app.api.completions import Completions
 from app.api.dress import Dress, Embeddings
 from app.api.edge import Cors, Edge
+from app.api.messages import Messages
 from app.api.relays import RelayCall, dress_of
 from app.api.responses import Responses
+from app.api.responses_store import stored
 from app.endpoints import RELAYS
 from app.gateway import Gateway
 from app.guard.lanes import Lanes
@@ -39,6 +42,8 @@ _ENDPOINTS: dict[str, type[Dress]] = {
     "/chat/completions": Dress,
     "/embeddings": Embeddings,
     "/responses": Responses,
+    "/messages": Messages,
+    "/completions": Completions,
 }
 _EXPOSED = (
     *("x-request-id", "server-timing", "retry-after", "x-sluice-target", "x-sluice-attempts", "x-sluice-role"),
@@ -77,6 +82,7 @@ def create_app(live: Live | None = None) -> FastAPI:
         _mount(app, relay.path, CallEndpoint(gateway, dress_of(name), RelayCall))
     for prefix in ("/v1", ""):
         app.include_router(ops.calls, prefix=prefix, include_in_schema=prefix == "/v1")
+        app.include_router(stored, prefix=prefix, include_in_schema=prefix == "/v1")
     app.include_router(ops.public)
     for router in (admin, admin_calls, admin_roles):
         app.include_router(router)

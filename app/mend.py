@@ -48,6 +48,8 @@ class Mender:
     def mends(self) -> bool:
         """Whether a weak answer of this call would be polished or escalated."""
         ways = {"polish": _polishable, "escalate": _mendable}
+        if self.ask.native is not None and self.ask.native.needs:
+            return False  # who mends it would not see all that was asked
         return self.plan.on_weak in ways and ways[self.plan.on_weak](self.ask.body)
 
     async def serve(self, draft: Answer) -> Answer:

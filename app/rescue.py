@@ -6,6 +6,7 @@ the caller already has is skipped if the new answer begins with exactly that; (c
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -13,6 +14,7 @@ import orjson
 from app.backend.base import Event
 from app.backend.engine_host import ENGINE_LOST
 from app.errors import BackendError, Reason
+from app.route import known
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,6 +108,8 @@ class StreamAnswer:
         self._done = True  # nothing is held until the rescue has succeeded
         if not self._hopeful(error):
             raise error
+        if self._walk.ask.native is not None:
+            self._walk.ask = replace(self._walk.ask, native=None)  # what goes on is a chat, whoever goes on with it
         again = [self.target] if error.reason in _RESTARTS else []
         # An engine that ended takes seconds to be back: others are sooner.
         walk = self._walk
@@ -123,6 +127,9 @@ class StreamAnswer:
         """Whether another target could still give the rest."""
         own_limit = error.reason is Reason.DEADLINE and self._walk.remaining_s() > 0  # the target's, not the call's
         hopeless = error.reason in _HOPELESS and not own_limit
+        native = self._walk.ask.native
+        if native is not None and native.needs:
+            return False  # only the caller's own words say it all, and no stream can be gone on with by them
         return not hopeless and self.said.exact and len(self._walk.trace.rescued) < _MOST_RESCUES
 
     async def _continued(self, targets: list[Target]) -> list[Event] | None:
@@ -137,7 +144,9 @@ class StreamAnswer:
         return None
 
     def _takes_prefill(self, target: Target) -> bool:
-        return self._walk.config(target).prefill is True and not self._walk.lane(target).refuses_prefill
+        told = self._walk.config(target).prefill
+        takes = known.takes_prefill(target) if told is None else told
+        return takes and not self._walk.lane(target).refuses_prefill
 
     async def _restarted(self, targets: list[Target]) -> list[Event] | None:
         """Ask for the whole answer anew, and skip what was said if it is said again exactly."""

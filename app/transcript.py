@@ -8,9 +8,9 @@ from typing import Any
 from app.call import Usage
 from app.usage import read_usage
 
-_INEXACT = ("refusal", "tool_calls", "function_call", "audio")
+_INEXACT = ("refusal", "tool_calls", "function_call", "audio", "thinking_blocks", "native")
 """Content that cannot be told again exactly: another answer has other ids."""
-_CONTENT = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call", "audio")
+_CONTENT = ("content", "reasoning_content", "reasoning", *_INEXACT)
 
 
 class Transcript:

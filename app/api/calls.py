@@ -18,7 +18,6 @@ from app.call import Trace
 from app.dispatch import Answer
 from app.errors import CallerError, SluiceError
 from app.ledger.bill import Bill, make_bill
-from app.tasks.serve import serve
 from app.telemetry import w3c
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class Call:
         self._settings: Settings = gateway.live.current
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._request_id: str = scope["state"]["request_id"]
-        self._dress = dress(self._settings, gateway, self._request_id)
+        self._dress = dress(self._settings, gateway, self._request_id, self._headers)
         self._send = send
         self._trace = Trace(context=w3c.begin(self._headers, gateway.samples))
         self._ask: Ask | None = None
@@ -132,7 +131,7 @@ class Call:
     # -- plain ---------------------------------------------------------------------------------------------------------
 
     async def _plain(self, ask: Ask) -> None:
-        self._answer = answer = await self._run(ask, serve)
+        self._answer = answer = await self._run(ask, self._dress.run)
         if isinstance(answer, Answer):
             await self._send_whole(ask, answer)
 
@@ -154,6 +153,8 @@ class Call:
         except SluiceError as error:
             await self._refuse(error)
             return
+        if self._dress.keeps:
+            await self._dress.keep()
         self._trace.stage("respond")
         await respond.send_json(self._send, 200, body, self._call_headers(answer.target))
 
@@ -181,7 +182,7 @@ class Call:
             writer.close()
 
     async def _relay(self, ask: Ask, writer: respond.SSEWriter) -> None:
-        answer = await serve(ask, self._settings, self._gateway, self._trace, self._tell)
+        answer = await self._dress.run(ask, self._settings, self._gateway, self._trace, self._tell)
         if isinstance(answer, Answer):
             raise TypeError("a streamed call got a plain answer")
         self._answer = answer
@@ -202,7 +203,10 @@ class Call:
         if shows:
             await self._price()
         told = respond.performance(self._trace, answer.target, self._bill) if shows else None
-        await writer.finish(framer.end(answer.said.usage(self._prompt_tokens()), told))
+        rest = framer.end(answer.said.usage(self._prompt_tokens()), told)
+        if self._dress.keeps:
+            await self._dress.keep()
+        await writer.finish(rest)
 
     async def _tell(self, chunk: dict[str, Any]) -> None:
         """Let the caller see the progress of a task or a pipeline: as a comment, or as an event where it asked."""

@@ -11,17 +11,20 @@ import orjson
 
 from app.api import embeddings, respond
 from app.api.frames import KEEP_ALIVE, Framer, event
+from app.tasks.serve import quiet, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from app.api.respond import HeaderList
     from app.backend.base import Event
-    from app.call import Native, Usage
+    from app.call import Ask, Native, Trace, Usage
     from app.dispatch import Answer
     from app.errors import SluiceError
     from app.gateway import Gateway
+    from app.recall import AnyAnswer
     from app.settings import Settings
+    from app.tasks.context import Tell
 
 
 class Frames(Protocol):
@@ -45,17 +48,21 @@ class Dress:
         kind: what the pipeline is to do: ``chat`` or ``embeddings``.
         keep_alive: what is sent into a silence.
         native: the caller's own body, for targets that have its wire.
+        keeps: whether ``keep`` has something to do.
     """
 
     endpoint = "chat"
     kind = "chat"
     keep_alive = KEEP_ALIVE
     native: Native | None = None
+    keeps = False
 
-    def __init__(self, settings: Settings, gateway: Gateway, request_id: str) -> None:
+    def __init__(self, settings: Settings, gateway: Gateway, request_id: str, sent: Mapping[bytes, bytes]) -> None:
+        """Take what there is before the body has come; ``sent`` are the request's headers."""
         self.settings = settings
         self.gateway = gateway
         self.request_id = request_id
+        self.sent = sent
 
     async def chat(self, body: dict[str, Any], tenant: str) -> dict[str, Any]:  # noqa: ARG002 - others ask for it
         """Return the body that the pipeline works on.
@@ -64,6 +71,14 @@ class Dress:
             CallerError: the body is wrong.
         """
         return body
+
+    async def run(self, ask: Ask, settings: Settings, gateway: Gateway, trace: Trace, tell: Tell = quiet) -> AnyAnswer:
+        """Serve the call; ``tell`` is told the progress of a task.
+
+        Raises:
+            SluiceError: what the caller is to be told.
+        """
+        return await serve(ask, settings, gateway, trace, tell)
 
     def plain(self, answer: Answer, performance: dict[str, Any] | None) -> bytes:
         """Return a whole answer's body: the backend's bytes, or, where something is to be added, the same anew."""
@@ -76,6 +91,9 @@ class Dress:
     def framer(self, model: str, *, wants_usage: bool, shows: bool) -> Frames:
         """Return what turns the events of a stream; ``shows`` says that the performance object is to be added."""
         return Framer(model, wants_usage=wants_usage, holds_last=shows)
+
+    async def keep(self) -> None:
+        """Keep what the caller may ask for later, before the end of the answer is told."""
 
     def error(self, error: SluiceError) -> dict[str, Any]:
         """Return the body of an error."""

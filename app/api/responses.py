@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from app.api.dress import Dress, Frames
+from app.api.responses_store import History, store_of
+from app.backend.native import NativeEvent
+from app.call import Native
 from app.wire.fields import frame
-from app.wire.responses_answer import template, to_response, wants_summary
+from app.wire.responses_answer import own_fields, template, to_response, wants_summary
 from app.wire.responses_events import ResponseEvents
 from app.wire.responses_request import to_chat
 from app.wire.usage import usage_object
@@ -27,22 +30,37 @@ class Responses(Dress):
 
     endpoint = "responses"
     _base: dict[str, Any]
+    _response: dict[str, Any]
+    _history: History
     _summary = False
     _events: ResponseEvents | None = None
 
-    async def chat(self, body: dict[str, Any], tenant: str) -> dict[str, Any]:  # noqa: ARG002 - see Dress
+    async def chat(self, body: dict[str, Any], tenant: str) -> dict[str, Any]:
         """Return the chat that the request is.
 
         Raises:
             CallerError: 400, with the path of what is wrong.
         """
-        chat, _needs = to_chat(body)
-        self._base, self._summary = template(body, stored=False), wants_summary(body)
+        self._history = history = History(store_of(self.gateway, self.settings), tenant, self.settings)
+        await history.read(body)
+        chat, needs = to_chat(history.body)
+        self._base, self._summary = template(body, stored=history.stores), wants_summary(body)
+        self.keeps = history.stores
+        self.native = Native("responses", history.body, chat, needs)
         return chat
+
+    async def keep(self) -> None:
+        """Keep the response, before its end is told: the caller may go on from it at once."""
+        await self._history.keep(self._events.response if self._events is not None else self._response)
 
     def plain(self, answer: Answer, performance: dict[str, Any] | None) -> bytes:
         """Return the response."""
-        response = to_response(self._base, answer.whole.body, answer.target.model, summary=self._summary)
+        whole = answer.whole
+        if whole.native is not None:
+            response = {**whole.native, **own_fields(self._base)}
+        else:
+            response = to_response(self._base, whole.body, answer.target.model, summary=self._summary)
+        self._response = response
         return orjson.dumps(response if performance is None else {**response, "performance": performance})
 
     def framer(self, model: str, *, wants_usage: bool, shows: bool) -> Frames:  # noqa: ARG002 - see Dress
@@ -63,7 +81,10 @@ class _Frames:
         self._events = events
 
     def frames(self, events: Iterable[Event]) -> bytes:
-        return b"".join(frame(told) for each in events for told in self._events.take(each.chunk))
+        return b"".join(frame(told) for each in events for told in self._told(each))
+
+    def _told(self, event: Event) -> Iterable[dict[str, Any]]:
+        return self._events.relay(event.told) if isinstance(event, NativeEvent) else self._events.take(event.chunk)
 
     def rest(self) -> bytes:
         return b""

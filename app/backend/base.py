@@ -21,11 +21,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A plain answer: the backend's bytes and the same decoded."""
+    """A plain answer: the backend's bytes and the same decoded.
+
+    ``native`` is the answer as it came, where that was on the caller's own wire; then ``body`` is it as a chat's.
+    """
 
     raw: bytes
     body: dict[str, Any]
     headers: dict[str, str] = field(default_factory=dict)
+    native: dict[str, Any] | None = None
 
 
 class EventStream(Protocol):

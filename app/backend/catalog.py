@@ -14,7 +14,7 @@ from app.errors import BackendError, Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from app.call import Ask, Target
+    from app.call import Ask, BackendConfig, Target
     from app.settings import Settings
 
 
@@ -29,6 +29,8 @@ class Dialect:
         developer: whether it knows the role ``developer``; else that becomes ``system``.
         lacks: abilities (see app.route.needs) that no model behind it has; among them the endpoints that it has not.
         base64: whether it gives embeddings as base64 where that is asked for; else they are asked for as numbers.
+        wires: the wires beside the chat's that it has, and over which it gets a caller's own words.
+        completers: models that have the wire ``completions``, where not all do.
     """
 
     drop: frozenset[str] = frozenset()
@@ -37,6 +39,8 @@ class Dialect:
     developer: bool = False
     lacks: frozenset[str] = frozenset()
     base64: bool = True
+    wires: frozenset[str] = frozenset()
+    completers: re.Pattern[str] | None = None
 
 
 _RELAYS = frozenset(RELAYS)
@@ -44,37 +48,68 @@ _AUDIO = frozenset({"transcriptions", "translations", "speech"})
 _MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
 _SLUICE_FIELDS = frozenset({"models"})
 """Fields that speak to Sluice and mean nothing behind it."""
+_THOUGHT = frozenset({"reasoning_content", "reasoning", "thinking_blocks"})
+"""What an assistant's message says of its own thinking: refused where messages are checked strictly."""
+_SIGNED = frozenset({"thinking_blocks"})
+_BY_WIRE = {
+    "responses": frozenset({"builtin_tools"}),
+    "messages": frozenset({"server_tools"}),
+    "completions": frozenset({"suffix", "best_of", "token_prompt", "echo_logprobs"}),
+}
+"""Abilities that only a target with the wire itself has."""
+_NO_REASONING = re.compile(
+    r"gpt-4|gpt-3\.5|llama-?[23]|llama-?4|mixtral|gemma-?[123]|phi-?3|qwen-?[12]\b|qwen-?2\.5|qwen2|claude-(3-[05h]|2|instant)"
+)
+"""Models that have no effort to set, and whose servers refuse the field."""
 
 DIALECTS: dict[str, Dialect] = {
     # max_tokens is deprecated and refused by reasoning models.
-    "openai": Dialect(rename={"max_tokens": "max_completion_tokens"}, developer=True),
-    "compatible": Dialect(rename=_MAX_TOKENS),
+    "openai": Dialect(
+        drop=frozenset({"top_k"}),
+        rename={"max_tokens": "max_completion_tokens"},
+        message_drop=_THOUGHT,
+        developer=True,
+        wires=frozenset({"responses"}),
+        completers=re.compile(r"instruct|davinci|babbage"),
+    ),
+    "compatible": Dialect(rename=_MAX_TOKENS, message_drop=_SIGNED),
     # 400 if these are supplied at all: console.groq.com/docs/openai
     "groq": Dialect(
-        drop=frozenset({"logprobs", "top_logprobs", "logit_bias", "n"}),
-        message_drop=frozenset({"name"}),
-        lacks=frozenset({"n", "logprobs", "logit_bias", "embeddings"}) | (_RELAYS - _AUDIO),
+        drop=frozenset({"logprobs", "top_logprobs", "logit_bias", "n", "top_k"}),
+        message_drop=frozenset({"name"}) | _THOUGHT,
+        lacks=frozenset({"n", "logprobs", "logit_bias", "file", "embeddings"}) | (_RELAYS - _AUDIO),
     ),
-    "openrouter": Dialect(lacks=_RELAYS),
+    "openrouter": Dialect(message_drop=_SIGNED, lacks=_RELAYS),
     # ai.google.dev/gemini-api/docs/openai: of the endpoints beside chat it has embeddings and images/generations.
     "gemini": Dialect(
-        rename=_MAX_TOKENS, lacks=frozenset({"token_ids"}) | (_RELAYS - frozenset({"images"})), base64=False
+        drop=frozenset({"top_k"}),
+        rename=_MAX_TOKENS,
+        message_drop=_THOUGHT,
+        lacks=frozenset({"token_ids"}) | (_RELAYS - frozenset({"images"})),
+        base64=False,
     ),
     "workers-ai": Dialect(
-        rename=_MAX_TOKENS, lacks=frozenset({"n", "logprobs", "logit_bias", "token_ids"}) | _RELAYS, base64=False
+        rename=_MAX_TOKENS,
+        message_drop=_THOUGHT,
+        lacks=frozenset({"n", "logprobs", "logit_bias", "file", "token_ids"}) | _RELAYS,
+        base64=False,
     ),
-    "mlx": Dialect(lacks=frozenset({"dimensions"}) | _RELAYS),
+    "mlx": Dialect(
+        wires=frozenset({"completions"}),
+        lacks=frozenset({"suffix", "best_of", "echo_logprobs", "file", "audio", "dimensions"}) | _RELAYS,
+    ),
     # Not fields of its /v1 request: silently ignored, so that a limit would not hold.
     "ollama": Dialect(
         drop=frozenset({"user", "parallel_tool_calls", "n", "tool_choice"}),
         rename=_MAX_TOKENS,
-        lacks=frozenset({"n", "tool_choice", "image_url", "token_ids"}) | _RELAYS,
+        message_drop=_THOUGHT,
+        lacks=frozenset({"n", "tool_choice", "image_url", "file", "token_ids"}) | _RELAYS,
         base64=False,
     ),
+    # Its own wire, see app.wire.chat_messages.
     "anthropic": Dialect(
-        drop=frozenset({"logprobs", "top_logprobs", "logit_bias", "n"}),
-        rename=_MAX_TOKENS,
-        lacks=frozenset({"n", "logprobs", "logit_bias", "schema", "embeddings"}) | _RELAYS,
+        lacks=frozenset({"n", "logprobs", "logit_bias", "audio", "embeddings"}) | _RELAYS,
+        wires=frozenset({"messages"}),
     ),
 }
 
@@ -94,6 +129,8 @@ def adapt(body: dict[str, Any], target: Target, dialect: str) -> dict[str, Any]:
             adapted.setdefault(name, value)
     if not quirks.base64 and adapted.get("encoding_format") == "base64":
         adapted["encoding_format"] = "float"
+    if "reasoning_effort" in adapted and _NO_REASONING.search(target.model.lower()):
+        del adapted["reasoning_effort"]
     if adapted.get("stream") is True:
         options = adapted.get("stream_options")
         adapted["stream_options"] = {**options, "include_usage": True} if options else {"include_usage": True}
@@ -180,6 +217,14 @@ def _message(message: dict[str, Any], quirks: Dialect) -> dict[str, Any]:
     return changed
 
 
+def has_wire(config: BackendConfig, model: str, wire: str) -> bool:
+    """Whether a model can be reached over a wire beside the chat's."""
+    quirks = DIALECTS[config.dialect]
+    if wire in quirks.wires or wire in config.wires:
+        return True
+    return wire == "completions" and quirks.completers is not None and bool(quirks.completers.search(model))
+
+
 class Catalog:
     """What is known of targets under one configuration."""
 
@@ -189,7 +234,9 @@ class Catalog:
 
     def lacks(self, target: Target) -> frozenset[str]:
         """Return the abilities that a target is known to lack."""
-        return DIALECTS[self._configs[target.backend].dialect].lacks
+        config = self._configs[target.backend]
+        lacks = DIALECTS[config.dialect].lacks
+        return lacks.union(*(own for wire, own in _BY_WIRE.items() if not has_wire(config, target.model, wire)))
 
     def window(self, target: Target) -> int | None:
         """Return a target's context window in tokens: the operator's word, else the price table's."""

@@ -11,8 +11,9 @@ from multidict import CIMultiDict
 from app import __version__
 from app.backend import wire_errors
 from app.backend.base import Event, Whole
-from app.backend.catalog import adapt, encoded, passed_on
+from app.backend.catalog import adapt, encoded, has_wire, passed_on
 from app.backend.http import endpoint_url
+from app.backend.native import WIRES, NativeEvent, Spoken, spoken
 from app.backend.shape import good_answer, good_chunk
 from app.backend.sse import SSEDecoder
 from app.endpoints import RELAYS
@@ -42,7 +43,8 @@ class OpenAIBackend:
         self.config = config
         self._client = client
         self._max_answer_bytes = max_answer_bytes
-        self._urls = {endpoint: endpoint_url(config.base_url, path) for endpoint, path in PATHS.items()}
+        paths = PATHS | {wire.path: wire.path for wire in WIRES.values()}
+        self._urls = {endpoint: endpoint_url(config.base_url, path) for endpoint, path in paths.items()}
         self._headers = CIMultiDict(
             {"content-type": "application/json", "accept": "application/json", "user-agent": f"sluice/{__version__}"}
         )
@@ -59,13 +61,33 @@ class OpenAIBackend:
     async def whole(self, ask: Ask, target: Target, body: dict[str, Any], trace: Trace) -> Whole:
         """Send a plain call and return the answer, within the backend's answer limit."""
         limit_s = self.config.limits.answer_s
+        said = self._spoken(ask, target, body)
         try:
             async with asyncio.timeout(limit_s):
+                if said is not None:
+                    return await self._whole_spoken(said, trace)
                 return await self._whole(ask.endpoint, adapt(body, target, self.config.dialect), trace)
         except TimeoutError as error:
             raise BackendError(
                 Reason.SLOW_ANSWER, f"{target} gave no whole answer within {limit_s:g} s.", status=504
             ) from error
+
+    def _spoken(self, ask: Ask, target: Target, body: dict[str, Any]) -> Spoken | None:
+        """Return the call on another wire than the chat's, where that is how it is made."""
+        native = ask.native
+        if native is None or body is not native.chat or not has_wire(self.config, target.model, native.wire):
+            return None
+        return spoken(native, target)
+
+    async def _whole_spoken(self, said: Spoken, trace: Trace) -> Whole:
+        raw, answer = await self._answer(said.wire.path, said.body, trace, said.headers)
+        try:
+            body = said.wire.completion(answer) if said.wire.good(answer) else None
+        except (AttributeError, KeyError, TypeError, ValueError):
+            body = None
+        if body is None:
+            raise BackendError(Reason.MALFORMED, f"{self.config.name} answered 200 with something that is no answer.")
+        return Whole(raw, body, native=answer) if said.relayed else Whole(orjson.dumps(body), body)
 
     async def admin(self, path: str, body: bytes, trace: Trace) -> tuple[int, Mapping[str, str], bytes]:
         """Post to another endpoint of the same server, beside its base URL; return status, headers and body.
@@ -99,8 +121,10 @@ class OpenAIBackend:
             raise BackendError(Reason.MALFORMED, f"{self.config.name} answered 200 with something that is no answer.")
         return Whole(raw, answer)
 
-    async def _answer(self, endpoint: str, body: dict[str, Any], trace: Trace) -> tuple[bytes, dict[str, Any]]:
-        exchange = await self._post(endpoint, encoded(body), self._headers, trace)
+    async def _answer(
+        self, endpoint: str, body: dict[str, Any], trace: Trace, more: tuple[tuple[str, str], ...] = ()
+    ) -> tuple[bytes, dict[str, Any]]:
+        exchange = await self._post(endpoint, encoded(body), _with(self._headers, more), trace)
         try:
             trace.stage("first_token")
             raw = await exchange.read(self._max_answer_bytes)
@@ -127,8 +151,17 @@ class OpenAIBackend:
 
     async def stream(self, ask: Ask, target: Target, body: dict[str, Any], trace: Trace) -> HttpEventStream:
         """Send a streamed call; the caller of this method limits the time to the first content."""
-        raw = encoded(adapt(body, target, self.config.dialect))
-        exchange = await self._post(ask.endpoint, raw, self._stream_headers, trace)
+        said = self._spoken(ask, target, body)
+        if said is not None:
+            exchange = await self._begin(said.wire.path, said.body, _with(self._stream_headers, said.headers), trace)
+            return SpokenStream(exchange, self, self._max_answer_bytes, said)
+        body = adapt(body, target, self.config.dialect)
+        exchange = await self._begin(ask.endpoint, body, self._stream_headers, trace)
+        return HttpEventStream(exchange, self, self._max_answer_bytes)
+
+    async def _begin(self, endpoint: str, body: dict[str, Any], headers: CIMultiDict[str], trace: Trace) -> Reply:
+        """Send a call; return once a stream has begun."""
+        exchange = await self._post(endpoint, encoded(body), headers, trace)
         kind = exchange.headers.get("content-type", "")
         if "json" in kind and "event-stream" not in kind:
             try:
@@ -136,7 +169,7 @@ class OpenAIBackend:
             finally:
                 exchange.close()
             raise BackendError(Reason.MALFORMED, f"{self.config.name} answered a streamed call with a plain answer.")
-        return HttpEventStream(exchange, self, self._max_answer_bytes)
+        return exchange
 
     async def relay(self, ask: Ask, target: Target, trace: Trace) -> Reply:
         """Pass a call on as it is and return once the response's headers are there; its body is anything."""
@@ -159,6 +192,10 @@ class OpenAIBackend:
         told = told.replace(self.config.api_key.encode() or b"\0", b"***")  # also where a cut would leave a part of it
         raise self._scrub(wire_errors.from_response(self.config.name, exchange.status, exchange.headers, told))
 
+    def spoken_error(self, told: dict[str, Any], status: int) -> BackendError:
+        """Return the error of an event on another wire."""
+        return self._scrub(wire_errors.from_body(self.config.name, told, status))
+
     def event_error(self, chunk: dict[str, Any]) -> BackendError | None:
         """Return the error that an event of a stream is, or None."""
         told = chunk.get("error")
@@ -176,6 +213,14 @@ class OpenAIBackend:
             error.code = error.code and error.code.replace(key, "***")
             error.param = error.param and error.param.replace(key, "***")
         return error
+
+
+def _with(headers: CIMultiDict[str], more: tuple[tuple[str, str], ...]) -> CIMultiDict[str]:
+    if not more:
+        return headers
+    united = headers.copy()
+    united.update(more)
+    return united
 
 
 class HttpEventStream:
@@ -253,3 +298,47 @@ class HttpEventStream:
     def close(self) -> None:
         """Close the connection."""
         self._exchange.close()
+
+
+class SpokenStream(HttpEventStream):
+    """The events of a response on another wire, with the chat's chunks that they are."""
+
+    def __init__(self, exchange: Reply, backend: OpenAIBackend, max_bytes: int, said: Spoken) -> None:
+        super().__init__(exchange, backend, max_bytes)
+        self._said = said
+        self._chunks = said.chunks()
+
+    def _events(self, payloads: list[bytes]) -> list[Event]:
+        events: list[Event] = []
+        for data in payloads:
+            if data == b"[DONE]":
+                self.whole = self._ended = True
+                break
+            told = self._told(data)
+            if self._failure is not None:
+                break
+            if told is not None:
+                events.append(told)
+            if self._chunks.whole:
+                self.whole = self._ended = True
+                break
+        return events
+
+    def _told(self, data: bytes) -> Event | None:
+        """Decode one event; an error is kept and raised once the events before it are delivered."""
+        try:
+            event = orjson.loads(data)
+            error = event.get("error") and event.get("type") is None and ({"error": event["error"]}, 502)
+            error = error or self._said.wire.error(event)
+            chunk = {} if error else self._chunks.take(event)
+            if not good_chunk(chunk):
+                raise ValueError("no chunk")  # noqa: TRY301 - counted below, like all that cannot be read
+        except (AttributeError, KeyError, TypeError, ValueError):
+            self.malformed += 1
+            return None
+        if error:
+            self._failure = self._backend.spoken_error(*error)
+            return None
+        if self._said.relayed:
+            return NativeEvent(chunk, event)
+        return Event(b"data: " + orjson.dumps(chunk) + b"\n\n", chunk) if chunk else None

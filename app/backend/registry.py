@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from app.backend.anthropic import AnthropicBackend
 from app.backend.engine_host import EngineHost
 from app.backend.http import HttpClient
 from app.backend.mlx import MlxBackend
@@ -61,6 +62,8 @@ class Backends:
             return self._boxes.of(config, self._max_answer_bytes)
         if config.ollama is not None:
             return OllamaBackend(config, self.client, self._max_answer_bytes)
+        if config.anthropic is not None:
+            return AnthropicBackend(config, self.client, self._max_answer_bytes)
         if config.name != "mlx":
             return OpenAIBackend(config, self.client, self._max_answer_bytes)
         if config.engines:

@@ -38,6 +38,15 @@ def lacks(target: Target) -> frozenset[str]:
     return _NO_EYES if _TEXT_ONLY.search(name) and not _SEES.search(name) else frozenset()
 
 
+_TAKES_PREFILL = re.compile(r"^claude-(2|3|instant|4-)|^claude-(opus|sonnet|haiku)-4(-[0-5])?(-2\d{7})?$")
+"""Models that continue an assistant's message; later ones refuse: platform.claude.com/docs/en/api/errors"""
+
+
+def takes_prefill(target: Target) -> bool:
+    """Whether a model is known to continue an assistant's message."""
+    return target.backend == "anthropic" and bool(_TAKES_PREFILL.search(target.model.lower()))
+
+
 @cache
 def _provider(backend: str) -> Provider | None:
     from genai_prices.data_snapshot import get_snapshot  # 0.4 s: only when a name needs it

@@ -16,6 +16,11 @@ FIELD_OF = {
     "image_url": "messages",
     "audio": "messages",
     "token_ids": "input",
+    "file": "messages",
+    "builtin_tools": "tools",
+    "server_tools": "tools",
+    "token_prompt": "prompt",
+    "echo_logprobs": "echo",
 }
 """The body's field that asks for an ability, where it has another name."""
 
@@ -65,3 +70,5 @@ def _content_needs(messages: Iterable[dict[str, Any]]) -> Iterator[str]:
                 yield "image_url"
         elif part.get("type") == "input_audio":
             yield "audio"
+        elif part.get("type") == "file":
+            yield "file"

@@ -138,6 +138,8 @@ def _keep_able(ask: Ask, sieve: _Sieve, catalog: Catalog) -> None:
     needed = needs_of(ask.endpoint, ask.body)
     if ask.sub is not None:
         needed -= {"schema"}  # its prompt says the same, and its contract is judged afterwards
+    if ask.native is not None:
+        needed |= ask.native.needs
     if not needed:
         return
     lacking = {target: needed & (catalog.lacks(target) | known.lacks(target)) for target in sieve.left}
@@ -161,8 +163,8 @@ def _fit(
     ask: Ask, verdict: Verdict, settings: Settings, sieve: _Sieve, catalog: Catalog
 ) -> tuple[tuple[dict[str, object], ...] | None, int]:
     """Leave out targets whose window is too small; where all are, drop the oldest turns for the largest window."""
-    if ask.endpoint != "chat":
-        return None, 0
+    if ask.endpoint != "chat" or (ask.native is not None and ask.native.needs):
+        return None, 0  # turns can be left out of a chat only
     room = fit.room_for_answer(ask.body) + fit.tokens_of_tools(ask.body)
     needed = (verdict.prompt_tokens or 0) + room
     if needed <= _SMALLEST_WINDOW:

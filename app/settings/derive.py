@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from app.call import BackendConfig, DevboxOptions, Limits, OllamaOptions
+from app.call import AnthropicOptions, BackendConfig, DevboxOptions, Limits, OllamaOptions
 from app.settings import hardware
 
 if TYPE_CHECKING:
@@ -70,6 +70,10 @@ def backend(settings: Settings, name: str, options: BackendOptions) -> BackendCo
         ollama=ollama,
         devbox=box,
         pulls=_named(settings, name) if box is not None else frozenset(),
+        wires=frozenset(options.wires),
+        anthropic=AnthropicOptions(settings.anthropic_version, settings.anthropic_max_tokens)
+        if dialect == "anthropic"
+        else None,
     )
 
 

@@ -16,3 +16,15 @@ class EndpointsSettings(BaseModel):
     )
     model_speech: str = Field(EXAMPLES["speech"], description="role speech: serves /v1/audio/speech")
     model_image: str = Field(EXAMPLES["image"], description="role image: serves /v1/images")
+    responses_store: bool = Field(
+        default=False, description="true keeps responses in the database, for previous_response_id and GET by id"
+    )
+    responses_keep_days: float = Field(30, gt=0, allow_inf_nan=False, description="days after which they are forgotten")
+    anthropic_version: str = Field(
+        "2026-10-21",
+        pattern=r"^\d{4}-\d{2}-\d{2}$",
+        description="anthropic-version that is spoken; 2023-06-01 is the last that takes temperature, top_p and top_k",
+    )
+    anthropic_max_tokens: int = Field(
+        8192, ge=1, description="the longest answer of Anthropic's models where a call names no limit, in tokens"
+    )

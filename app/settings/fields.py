@@ -19,7 +19,7 @@ from app.settings.money import MoneySettings
 from app.settings.operate import OperateSettings
 from app.settings.parity import ParitySettings
 from app.settings.tasks import TasksSettings
-from app.settings.types import CommaList, JsonMap, Seconds, json_object
+from app.settings.types import CommaList, JsonMap, Seconds, comma_list, json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +50,9 @@ class BackendOptions(BaseModel):
     dialect: (
         Literal["openai", "compatible", "groq", "openrouter", "gemini", "workers-ai", "ollama", "anthropic"] | None
     ) = Field(None, description="whose quirks its wire has")
+    wires: Annotated[tuple[Literal["responses", "messages", "completions"], ...], BeforeValidator(comma_list)] = Field(
+        (), description="wires that it has beside the chat's: callers on them get its own answers"
+    )
     connect_timeout_s: Seconds | None = None
     first_content_timeout_s: Seconds | None = None
     answer_timeout_s: Seconds | None = None

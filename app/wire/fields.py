@@ -76,6 +76,21 @@ def kept(body: Json, names: tuple[str, ...]) -> Json:
     return {name: body[name] for name in names if body.get(name) is not None}
 
 
+def hints_of(body: Json) -> Json:
+    """Return the metadata of a request where they speak to Sluice; what only the caller reads is not passed on.
+
+    Raises:
+        CallerError: they are no object.
+    """
+    told = body.get("metadata")
+    if told is None:
+        return {}
+    metadata = an_object(told, "metadata")
+    model = str(body.get("model") or "")
+    ours = model.startswith(("task/", "pipeline/")) or any(name.startswith("sluice_") for name in metadata)
+    return {"metadata": metadata} if ours else {}
+
+
 def new_id(prefix: str) -> str:
     """Return a fresh id, e.g. ``msg_0123…``."""
     return prefix + os.urandom(12).hex()

@@ -51,6 +51,11 @@ def template(body: Json, *, stored: bool) -> Json:
     }
 
 
+def own_fields(base: Json) -> Json:
+    """Return what of a response is Sluice's word, whoever wrote the rest."""
+    return {name: base[name] for name in ("store", "previous_response_id")}
+
+
 def _tool(tool: Json) -> Json:
     return {"parameters": None, "strict": None, **tool} if tool.get("type") == "function" else tool
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from app.wire.fields import Json, new_id, reasoning_of
-from app.wire.responses_answer import ended
+from app.wire.responses_answer import ended, own_fields
 from app.wire.responses_items import (
     call_item,
     message_item,
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from app.errors import SluiceError
+
+
+_PARTS = {
+    "output_text": "text",
+    "refusal": "refusal",
+    "reasoning_text": "reasoning",
+    "summary_text": "reasoning",
+}
+"""How parts are called here."""
 
 
 @dataclass(slots=True)
@@ -43,6 +52,16 @@ class _Open:
     def text(self) -> str:
         return "".join(self.texts)
 
+    def follow(self, kind: str, event: Json) -> None:
+        """Note what a backend's own event tells of this item."""
+        if kind.endswith((".content_part.added", "_summary_part.added")):
+            self.part, self.texts = _PARTS.get(event["part"].get("type"), ""), []
+        elif kind.endswith((".content_part.done", "_summary_part.done")):
+            self.parts.append(event["part"])
+            self.part = ""
+        elif kind.endswith(("text.delta", "refusal.delta")):
+            self.texts.append(event["delta"])
+
     def place(self, name: str = "content_index") -> Json:
         """Return where the open part stands."""
         return {"item_id": self.item_id, "output_index": self.index, name: len(self.parts)}
@@ -55,9 +74,13 @@ class ResponseEvents:
         base: what ``template`` returned for the request.
         model: who answers.
         summary: whether reasoning is told as a summary.
+
+    Attributes:
+        response: the whole response, once it has ended.
     """
 
     def __init__(self, base: Json, model: str, *, summary: bool) -> None:
+        self.response: Json = {}
         self._base = {**base, "model": model}
         self._summary = summary
         self._begun = False
@@ -68,6 +91,7 @@ class ResponseEvents:
         self._calls: dict[int, _Open] = {}
         self._finish: str | None = None
         self._usage: Json | None = None
+        self._last: Json | None = None
 
     def take(self, chunk: Json) -> list[Json]:
         """Return the events that a chunk is."""
@@ -86,9 +110,34 @@ class ResponseEvents:
         """Return the events that tell an error; the response has what was said so far."""
         return [self._numbered(event) for event in self._failed(error)]
 
-    @property
-    def response(self) -> Json:
-        """The response as it stands."""
+    def relay(self, event: Json) -> list[Json]:
+        """Return an event of a backend that has this wire, as it came but for its number; its end is held back."""
+        kind: str = event.get("type") or ""
+        if isinstance(event.get("response"), dict):
+            event = {**event, "response": {**event["response"], **own_fields(self._base)}}
+        if kind == "response.created":
+            self._begun = True
+            self._base = {**event["response"], "output": []}
+        elif kind in {"response.completed", "response.incomplete"}:
+            self._last = event
+            return []
+        elif "output_index" in event:
+            self._follow(kind, event)
+        return [self._numbered(event)]
+
+    def _follow(self, kind: str, event: Json) -> None:
+        """Keep up with items that are relayed, so that another target could go on with them."""
+        index = event["output_index"]
+        self._places = max(self._places, index + 1)
+        if kind == "response.output_item.done":
+            self._output[index], self._said = event["item"], None
+        elif kind == "response.output_item.added":
+            known = event["item"].get("type") in {"message", "reasoning"}
+            self._said = _Open(event["item"]["type"], index, event["item"].get("id") or "") if known else None
+        elif self._said is not None:
+            self._said.follow(kind, event)
+
+    def _so_far(self) -> Json:
         return {**self._base, "output": [self._output[index] for index in sorted(self._output)]}
 
     def _numbered(self, event: Json) -> Json:
@@ -101,8 +150,8 @@ class ResponseEvents:
     def _begin(self) -> Iterator[Json]:
         if not self._begun:
             self._begun = True
-            yield {"type": "response.created", "response": self.response}
-            yield {"type": "response.in_progress", "response": self.response}
+            yield {"type": "response.created", "response": self._so_far()}
+            yield {"type": "response.in_progress", "response": self._so_far()}
 
     def _taken(self, chunk: Json) -> Iterator[Json]:
         if chunk.get("usage"):
@@ -125,18 +174,22 @@ class ResponseEvents:
             yield from self._call(call)
 
     def _ended(self, usage: Json | None, more: Json) -> Iterator[Json]:
+        if self._last is not None:
+            self.response = self._last["response"]
+            yield {**self._last, "response": {**self.response, **more}}
+            return
         yield from self._begin()
         if not self._places:
             yield from self._open("message")
         yield from self._close_all("incomplete" if self._finish == "length" else "completed")
-        response = ended(self.response, self._finish, self._usage or usage)
-        yield {"type": f"response.{response['status']}", "response": {**response, **more}}
+        self.response = ended(self._so_far(), self._finish, self._usage or usage)
+        yield {"type": f"response.{self.response['status']}", "response": {**self.response, **more}}
 
     def _failed(self, error: SluiceError) -> Iterator[Json]:
         yield from self._begin()
         yield from self._close_all("incomplete")
         code = "rate_limit_exceeded" if error.status == 429 else "server_error"  # noqa: PLR2004 - of a closed set
-        response = {**self.response, "status": "failed", "error": {"code": code, "message": error.message}}
+        response = {**self._so_far(), "status": "failed", "error": {"code": code, "message": error.message}}
         yield {"type": "response.failed", "response": response}
         told = error.body()["error"]
         # OpenAI's schema has the fields on top; its servers, and the clients that raise, have them under ``error``.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from app.errors import CallerError
-from app.wire.fields import Json, a_string, an_array, an_object, bad, kept, missing, objects, unsupported
+from app.wire.fields import Json, a_string, an_array, an_object, bad, hints_of, kept, missing, objects, unsupported
 from app.wire.responses_items import opened
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BUILT_IN = "builtin_tools"
 """The ability of those who have the wire themselves: OpenAI's own tools, files and prompts."""
 _SAME = (
-    *("model", "models", "metadata", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
+    *("model", "models", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
     *("service_tier", "temperature", "top_p", "parallel_tool_calls", "stream"),
 )
 _ROLES = frozenset({"user", "assistant", "system", "developer"})
@@ -66,7 +66,7 @@ def to_chat(body: Json) -> tuple[Json, frozenset[str]]:
     if body.get("instructions") is not None:
         chat.add({"role": "system", "content": a_string(body["instructions"], "instructions")})
     _read_input(chat, body.get("input"))
-    made = {**kept(body, _SAME), "messages": chat.messages}
+    made = {**kept(body, _SAME), **hints_of(body), "messages": chat.messages}
     made |= _limits(body) | _form(body) | _tools(chat, body)
     if body.get("prompt") is not None or body.get("moderation") is not None:
         chat.needs.add(BUILT_IN)

@@ -41,6 +41,11 @@ class Exchange:
     friendly: bool = False
     split: int = 0
 
+    @property
+    def anthropic(self) -> bool:
+        """Whether it came on Anthropic's wire."""
+        return "/messages" in self.attempt.path
+
     async def write(self, data: bytes) -> None:
         """Write bytes and count them."""
         self.conn.put(data)
@@ -123,7 +128,9 @@ async def _before(x: Exchange) -> None:
 
 
 async def fail(x: Exchange, failure: shapes.Failure) -> None:
-    """Send an error as a whole answer."""
+    """Send an error as a whole answer, in the shape of the wire it was asked on."""
+    if x.anthropic and isinstance(failure.body, dict) and failure.body.get("type") != "error":
+        failure = shapes.anthropic(failure)
     body = failure.body if isinstance(failure.body, bytes) else orjson.dumps(failure.body)
     await send(x, body, status=failure.status, headers=list(failure.headers), kind=failure.kind)
 
@@ -318,9 +325,12 @@ class Stream:
         await self._end()
 
     async def _end(self) -> None:
-        faults = self.x.faults
-        if not faults.find("nodone", "nodoneopen"):
+        if not self.x.faults.find("nodone", "nodoneopen"):
             await self.x.event(b"data: [DONE]\n\n")
+        await self._end_of_body()
+
+    async def _end_of_body(self) -> None:
+        faults = self.x.faults
         if faults.has("linger") or faults.has("nodoneopen"):
             await self.x.conn.pause(faults.number("linger", _FOREVER, _FOREVER))
         await self.x.write(http.LAST_CHUNK)

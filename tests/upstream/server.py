@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import orjson
 
-from tests.upstream import control, http, ollama, relays, shapes
+from tests.upstream import control, http, messages, ollama, relays, responses, shapes
 from tests.upstream.faults import Faults, Moment, parse_name, parse_script
 from tests.upstream.http import BadRequest, ClientGone, Connection, Request
 from tests.upstream.log import Attempt, Ended, Waiters
@@ -182,6 +182,8 @@ class Upstream:
         return self._models(request.method, path), "/models"
 
     def _allowed(self, request: Request) -> bool:
+        if "/messages" in request.path and "x-api-key" in request.headers:
+            return self.key is None or request.headers["x-api-key"] == self.key
         return self.key is None or request.headers.get("authorization") == f"Bearer {self.key}"
 
     def _models(self, method: str, path: str) -> Answer:
@@ -259,6 +261,9 @@ _POST: dict[str, Answer] = {
     "/images/generations": relays.images,
     "/images/edits": relays.images,
     "/images/variations": relays.images,
+    "/messages": messages.answer,
+    "/messages/count_tokens": messages.count_tokens,
+    "/responses": responses.answer,
 }
 
 

@@ -101,6 +101,22 @@ def _status(fault: Fault) -> Failure:
     return Failure(status, error(message or f"Refused with status {status}.", kind, code), headers)
 
 
+_ANTHROPIC = {
+    400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+    413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error", 529: "overloaded_error",
+}  # fmt: skip
+_LONG = "prompt is too long: 210000 tokens > 200000 maximum"
+
+
+def anthropic(failure: Failure) -> Failure:
+    """Return a failure in the shape of Anthropic's wire."""
+    told = failure.body.get("error", {}) if isinstance(failure.body, dict) else {}
+    message = _LONG if told.get("code") == "context_length_exceeded" else told.get("message", "Failed.")
+    kind = _ANTHROPIC.get(failure.status, "api_error" if failure.status >= 500 else "invalid_request_error")
+    body = {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_scripted"}
+    return Failure(failure.status, body, failure.headers)
+
+
 def _openrouter(fault: Fault) -> Failure:
     return Failure(200, {"error": openrouter_error(int(fault.number(502))), "user_id": "user_1"})
 
