@@ -19,6 +19,7 @@ from app.guard.redis_client import RedisClient
 from app.guard.redis_store import RedisStore
 from app.guard.share import Sharing
 from app.ledger.db import Database, DatabaseUnavailableError, address
+from app.ledger.writer import Ledger
 from app.route.classify import classify
 from app.telemetry import logs
 
@@ -165,7 +166,13 @@ def _keep(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
         return
     gateway.database = database = Database(url)
     stack.push_async_callback(database.close)
-    gateway.dependencies["database"] = lambda: _state(database.trouble)
+    spill = Path(settings.data_dir) / "spill"
+    ledger = Ledger(database, spill, int(settings.ledger_spill_mb * 1e6), gateway.metrics.ledger())
+    stack.push_async_callback(ledger.close)
+    gateway.hooks.append(ledger.observe)
+    gateway.dependencies["ledger"] = lambda: _state(ledger.trouble)
+    _beside(stack, ledger.run)
+    gateway.dependencies["database"] = lambda: _state(None if database.opening else database.trouble)
     _beside(stack, partial(_opened, database))
 
 

@@ -41,11 +41,13 @@ class Database:
     Attributes:
         url: as SQLAlchemy has it, the driver included. Holds the password.
         trouble: why it cannot be used now, for people; None while it can.
+        opening: whether the first try to open it is still under way, which is no reason to worry.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.trouble: str | None = "it is being opened"
+        self.opening = True
         self._engine: AsyncEngine | None = None
 
     @property
@@ -72,8 +74,11 @@ class Database:
         """
         if self._engine is not None:
             return
-        with self._judged(opening=True):
-            self._engine = await asyncio.to_thread(_opened, self.url)
+        try:
+            with self._judged(opening=True):
+                self._engine = await asyncio.to_thread(_opened, self.url)
+        finally:
+            self.opening = False
 
     @contextlib.asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:

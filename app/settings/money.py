@@ -18,6 +18,9 @@ class MoneySettings(BaseModel):
     database_url: str = Field(
         "", description="postgresql://user:password@host/name; default an SQLite file in DATA_DIR; off keeps nothing"
     )
+    ledger_spill_mb: float = Field(
+        256, gt=0, allow_inf_nan=False, description="disk for rows that wait while the database is away, per worker"
+    )
     prices_file: str = Field("", description="YAML file of rates that replace the bundled ones; followed live")
     local_usd_per_hour: float = Field(
         0, ge=0, allow_inf_nan=False, description="what an hour of this machine's work on calls costs in USD"

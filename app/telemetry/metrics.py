@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.telemetry.engine import EngineMetrics
-from app.telemetry.money import MoneyMetrics
+from app.telemetry.money import LedgerMetrics, MoneyMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,6 +106,10 @@ class Metrics:
     def money(self, is_own: Callable[[Target], bool]) -> MoneyMetrics:
         """Return the metrics of money, which are observed on their own."""
         return MoneyMetrics(self._registry, self._label, is_own)
+
+    def ledger(self) -> LedgerMetrics:
+        """Return the metrics of the ledger's rows."""
+        return LedgerMetrics(self._registry)
 
     def observe(self, record: Record) -> None:
         """Count one call."""

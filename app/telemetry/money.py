@@ -74,3 +74,27 @@ class MoneyMetrics:
             self._avoided_of("cache").inc()
         elif record.outcome == "ok" and all(self._is_own(each.target) for each in record.attempts if each.sent):
             self._avoided_of("local").inc()
+
+
+class LedgerMetrics:
+    """What became of the ledger's rows."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._rows = lru_cache(
+            Counter("sluice_ledger_rows", "Calls by what became of their rows.", ["result"], registry=registry).labels
+        )
+        self._memory = _waiting("sluice_ledger_waiting_rows", "Calls whose rows wait in memory.", registry)
+        self._spill = _waiting("sluice_ledger_spill_bytes", "Rows that wait in the spill file.", registry)
+
+    def rows(self, result: str, number: int) -> None:
+        """Count rows: ``written``, ``spilled``, ``replayed``, or lost: ``no_room``, ``refused``."""
+        self._rows(result).inc(number)
+
+    def waiting(self, rows: int, spilled_bytes: int) -> None:
+        """Say what waits now."""
+        self._memory.set(rows)
+        self._spill.set(spilled_bytes)
+
+
+def _waiting(name: str, text: str, registry: CollectorRegistry) -> Gauge:
+    return Gauge(name, text, registry=registry, multiprocess_mode="livesum")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Self
 
@@ -24,17 +26,14 @@ def _program(name: str) -> str:
 class PostgresServer:
     """In a folder of its own, on a port that stays the same when it is stopped and started again."""
 
-    def __init__(self, folder: Path) -> None:
-        self._control, self._folder = _program("pg_ctl"), folder / "pg"
+    def __init__(self) -> None:
+        self._control = _program("pg_ctl")
         self._user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
-        self.port = free_port()
-        self.url = f"postgresql://sluice@127.0.0.1:{self.port}/postgres"
-        self._folder.mkdir(mode=0o700)
+        self._folder = Path(tempfile.mkdtemp(prefix="sluice-postgres-"))
         if self._user is not None:
             shutil.chown(self._folder, self._user)
-            for each in (folder, *folder.parents):
-                if each.stat().st_uid == os.geteuid() and each != Path("/"):
-                    each.chmod(each.stat().st_mode | 0o011)
+        self.port = free_port()
+        self.url = f"postgresql://sluice@127.0.0.1:{self.port}/postgres"
         self._run(_program("initdb"), "-D", str(self._folder), "-U", "sluice", "-A", "trust", "--no-sync")
 
     def _run(self, *command: str) -> None:
@@ -50,3 +49,9 @@ class PostgresServer:
     def stop(self) -> None:
         """End it at once, as a crash would."""
         self._run(self._control, "-D", str(self._folder), "-m", "immediate", "-w", "stop")
+
+    def remove(self) -> None:
+        """Stop it for good."""
+        with contextlib.suppress(subprocess.CalledProcessError):  # it is not running
+            self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
