@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
 from starlette.routing import Route
 
 from app import __version__
@@ -16,6 +15,7 @@ from app.api.admin_calls import admin_calls
 from app.api.admin_roles import admin_roles
 from app.api.calls import CallEndpoint
 from app.api.completions import Completions
+from app.api.direct import Direct
 from app.api.dress import Dress, Embeddings
 from app.api.edge import Cors, Edge
 from app.api.messages import Messages
@@ -51,7 +51,7 @@ _EXPOSED = (
 )
 
 
-def create_app(live: Live | None = None) -> FastAPI:
+def create_app(live: Live | None = None) -> Direct:
     """Build the app; what needs an event loop is made when it starts.
 
     Args:
@@ -63,7 +63,7 @@ def create_app(live: Live | None = None) -> FastAPI:
     live = live or Live(Path(os.environ.get(ENV_FILE, ".env")))
     settings = live.current
     logs.setup(settings.log_level, settings.log_format)
-    app = FastAPI(title="Sluice", version=__version__, lifespan=life, redirect_slashes=False)
+    app = Direct(title="Sluice", version=__version__, lifespan=life, redirect_slashes=False)
     metrics = Metrics(_Labels(live))
     prices = Prices(live)
     gateway = Gateway(
@@ -97,10 +97,11 @@ def create_app(live: Live | None = None) -> FastAPI:
         max_age=86400,
     )
     app.add_middleware(Edge, gateway=gateway)
+    app.shorten(gateway)
     return app
 
 
-def _mount(app: FastAPI, path: str, endpoint: CallEndpoint) -> None:
+def _mount(app: Direct, path: str, endpoint: CallEndpoint) -> None:
     """Serve an endpoint with and without ``/v1``."""
     app.router.routes += [Route(prefix + path, endpoint, methods=["POST"]) for prefix in ("/v1", "")]
 

@@ -1,0 +1,53 @@
+"""The shorter way to the endpoints gives what the way through all layers gives."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import httpx
+
+    from tests.conftest import Running
+
+_HELLO = {"model": "up/m", "messages": [{"role": "user", "content": "hello there"}]}
+_BODIES: dict[str, Any] = {
+    "plain": _HELLO,
+    "auto": {**_HELLO, "model": "auto"},
+    "stream": {**_HELLO, "stream": True, "stream_options": {"include_usage": True}},
+    "no messages": {"model": "up/m"},
+    "not an object": [1],
+}
+_WEB_PAGE = {"origin": "https://page.example"}
+_VARYING = re.compile(rb'"id":"[^"]*"|"created":\d+')
+_OF_WEB_PAGES = ("access-control-", "vary", "date", "x-request-id")
+
+
+@pytest.mark.parametrize("body", _BODIES.values(), ids=_BODIES.keys())
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/v1/embeddings"])
+async def test_both_ways_answer_alike(sluice: Running, path: str, body: Any) -> None:
+    short = await sluice.client.post(path, json=body)
+    long = await sluice.client.post(path, json=body, headers=_WEB_PAGE)
+    assert long.headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-origin" not in short.headers
+    assert short.status_code == long.status_code
+    assert _VARYING.sub(b"", short.content) == _VARYING.sub(b"", long.content)
+    assert _headers(short) == _headers(long)
+    assert len(short.headers.get_list("x-request-id")) == len(long.headers.get_list("x-request-id")) == 1
+
+
+async def test_what_is_unusual_takes_the_long_way(sluice: Running) -> None:
+    assert (await sluice.client.post("/v1/chat/completions/", json=_HELLO)).status_code == 200
+    assert (await sluice.client.get("/v1/chat/completions")).status_code == 405
+    preflight = {**_WEB_PAGE, "access-control-request-method": "POST"}
+    assert (await sluice.client.options("/v1/chat/completions", headers=preflight)).status_code == 200
+    own_id = await sluice.client.post("/v1/chat/completions", json=_HELLO, headers={"x-request-id": "mine-1"})
+    assert own_id.headers["x-request-id"] == "mine-1"
+
+
+def _headers(response: httpx.Response) -> dict[str, str]:
+    """Return the headers that both ways share, times without their figures."""
+    kept = {name: value for name, value in response.headers.items() if not name.startswith(_OF_WEB_PAGES)}
+    return {name: re.sub(r"dur=[\d.]+", "dur", value) for name, value in kept.items()}
