@@ -150,7 +150,7 @@ class Walk:
             return None
         try:
             await self._pace()
-            slot = await lane.gate.enter(self.ask.deadline)
+            slot = await lane.gate.enter(self.ask.deadline, background=self.ask.background)
         except Full as full:
             permit.report("ignored")
             self._skip(lane, "full", full)

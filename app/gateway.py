@@ -43,6 +43,7 @@ class Gateway:
         flights: upstream calls under way that identical calls share.
         library: the prompt files: tasks and pipelines.
         responses: stored responses, once one was asked for.
+        wake_batches: says that there is a batch to work on.
         draining: set once no new call is to come; answers then close their connections.
         inflight: calls under way.
     """
@@ -64,5 +65,6 @@ class Gateway:
     flights: Flights = field(default_factory=Flights)
     library: Library = field(default_factory=Library)
     responses: ResponseStore | None = None
+    wake_batches: Callable[[], None] = lambda: None
     draining: bool = False
     inflight: int = 0

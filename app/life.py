@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.backend.registry import Backends
+from app.batch.runner import Runner
 from app.guard.board import Board, BoardStore
 from app.guard.cache import AnswerCache, MemoryCache
 from app.guard.redis_client import RedisClient
@@ -56,6 +57,7 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
         await _trace(gateway, stack)
         _keep(gateway, stack)
         _remember(gateway, stack)
+        _work_off(app, gateway, stack)
         gateway.dependencies["prompts"] = lambda: _state(gateway.library.current.trouble())
         _tell_broken(gateway)
         await _price(gateway, stack)
@@ -174,6 +176,17 @@ def _keep(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
     _beside(stack, ledger.run)
     gateway.dependencies["database"] = lambda: _state(None if database.opening else database.trouble)
     _beside(stack, partial(_opened, database))
+
+
+def _work_off(app: FastAPI, gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
+    """Work on batches in the background."""
+    settings = gateway.live.current
+    if gateway.database is None or not settings.batch_parallel:
+        return
+    endpoints: Any = app  # FastAPI says of messages what ASGI says; mypy cannot see that it is the same
+    runner = Runner(endpoints, gateway.database, settings.data_dir, settings.batch_parallel, lambda: gateway.draining)
+    gateway.wake_batches = runner.wake
+    _beside(stack, runner.run)
 
 
 async def _opened(database: Database) -> None:

@@ -13,11 +13,13 @@ from app.api import errors, openapi, ops
 from app.api.admin import admin
 from app.api.admin_calls import admin_calls
 from app.api.admin_roles import admin_roles
+from app.api.batches import batches
 from app.api.calls import CallEndpoint
 from app.api.completions import Completions
 from app.api.direct import Direct
 from app.api.dress import Dress, Embeddings
 from app.api.edge import Cors, Edge
+from app.api.files import files
 from app.api.messages import Messages
 from app.api.relays import RelayCall, dress_of
 from app.api.responses import Responses
@@ -81,8 +83,8 @@ def create_app(live: Live | None = None) -> Direct:
     for name, relay in RELAYS.items():
         _mount(app, relay.path, CallEndpoint(gateway, dress_of(name), RelayCall))
     for prefix in ("/v1", ""):
-        app.include_router(ops.calls, prefix=prefix, include_in_schema=prefix == "/v1")
-        app.include_router(stored, prefix=prefix, include_in_schema=prefix == "/v1")
+        for router in (ops.calls, stored, files, batches):
+            app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
     app.include_router(ops.public)
     for router in (admin, admin_calls, admin_roles):
         app.include_router(router)

@@ -36,6 +36,11 @@ _SCHEMAS = {
     "/images/edits": "ImagesResponse",
     "/images/variations": "ImagesResponse",
 }
+_KEPT = {
+    "/files": ("ListFilesResponse", "OpenAIFile"),
+    "/batches": ("ListBatchesResponse", "Batch"),
+}
+"""The list of what is kept, and one of it."""
 _EVENTS = {
     "/audio/transcriptions": "CreateTranscriptionResponseStreamEvent",
     "/audio/speech": "CreateSpeechResponseStreamEvent",
@@ -175,6 +180,13 @@ class Sent:
             yield from wires.anthropic_violations(_ANTHROPIC[path], orjson.loads(body))
         elif path.startswith("/models/"):
             yield from violations("Model", body)
+        elif "content" not in path:
+            yield from self._kept_violations(path, body)
+
+    def _kept_violations(self, path: str, body: bytes) -> Iterator[str]:
+        for root, (many, one) in _KEPT.items():
+            if path.startswith(root):
+                yield from violations(many if path == root and self.method == "GET" else one, body)
 
     def _event_violations(self, body: bytes) -> Iterator[str]:
         match self.route:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.api import auth, respond
@@ -14,6 +15,7 @@ from app.api.frames import comment, event
 from app.api.parse import ClientGoneError, decode, make_ask, read_body
 from app.api.record import make_record, served_usage
 from app.api.watch import ClientWatch
+from app.batch.local import BACKGROUND
 from app.call import Trace
 from app.dispatch import Answer
 from app.errors import CallerError, SluiceError
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from app.api.parse import Receive
     from app.api.respond import HeaderList, Send
+    from app.batch.local import Owner
     from app.call import Ask, Target
     from app.gateway import Gateway
     from app.recall import AnyAnswer
@@ -66,6 +69,7 @@ class Call:
         self._settings: Settings = gateway.live.current
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._request_id: str = scope["state"]["request_id"]
+        self._owner: Owner | None = scope["state"].get(BACKGROUND)
         self._dress = dress(self._settings, gateway, self._request_id, self._headers)
         self._send = send
         self._trace = Trace(context=w3c.begin(self._headers, gateway.samples))
@@ -112,13 +116,14 @@ class Call:
 
     async def _parse(self, receive: Receive) -> Ask:
         trace, settings = self._trace, self._settings
-        tenant = auth.authenticate(self._headers, settings)
+        owner = self._owner
+        tenant = auth.authenticate(self._headers, settings) if owner is None else owner.tenant
         trace.stage("auth")
         raw = await read_body(receive, settings.max_body_mb)
         trace.stage("receive")
         ask = await self._make_ask(raw, tenant)
         trace.stage("parse")
-        return ask
+        return ask if owner is None else replace(ask, background=True)
 
     async def _make_ask(self, raw: bytes, tenant: str) -> Ask:
         dress = self._dress

@@ -52,6 +52,8 @@ async def root(request: Request, gateway: Here) -> Response:
             "POST /v1/responses",
             "POST /v1/embeddings",
             *(f"POST {path_of(name)}" for name in RELAYS),
+            "POST /v1/files",
+            "POST /v1/batches",
             "GET /v1/models",
             "POST /v1/route",
             "GET /health/live",

@@ -18,6 +18,8 @@ _WEIGHT = 1 / 8
 _UNKNOWN_S = 1.0
 _LEAST_S = 1.0
 _MOST_S = 60.0
+_RESERVED = 4
+"""One slot in so many, rounded up, is kept free of calls that nobody waits for, where there is more than one."""
 
 
 class Full(SluiceError):  # noqa: N818 - as asyncio.QueueFull
@@ -35,10 +37,11 @@ class LineTimeout(Full):
 class Slot:
     """One place inside the gate. ``leave`` it once; a second time is nothing, so that ``finally`` may call it too."""
 
-    __slots__ = ("_entered_at", "_gate")
+    __slots__ = ("_background", "_entered_at", "_gate")
 
-    def __init__(self, gate: Gate, entered_at: float) -> None:
+    def __init__(self, gate: Gate, entered_at: float, *, background: bool = False) -> None:
         self._gate: Gate | None = gate
+        self._background = background
         self._entered_at = entered_at
 
     def leave(self) -> None:
@@ -46,7 +49,7 @@ class Slot:
         gate = self._gate
         if gate is not None:
             self._gate = None
-            gate._left(self._entered_at)  # noqa: SLF001 - two halves of one thing
+            gate._left(self._entered_at, background=self._background)  # noqa: SLF001 - two halves of one thing
 
     def __enter__(self) -> Self:
         return self
@@ -62,12 +65,16 @@ class Gate:
         slots: how many calls may be inside.
         line: how many may wait.
         in_use: how many are inside now; more than ``slots`` only after ``resize`` made it smaller.
+        background: how many of these nobody waits for. They come in last, and leave some slots free: a call that
+            somebody waits for finds one.
     """
 
-    __slots__ = ("_clock", "_hold_s", "_waiters", "in_use", "line", "slots")
+    __slots__ = ("_clock", "_hold_s", "_patient", "_waiters", "background", "in_use", "line", "slots")
 
     def __init__(self, slots: int, line: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.in_use = 0
+        self.background = 0
+        self._patient: dict[asyncio.Future[None], None] = {}
         self._clock = clock
         self._hold_s: float | None = None
         self._waiters: dict[asyncio.Future[None], None] = {}  # an ordered set: any of them may leave the line
@@ -90,46 +97,70 @@ class Gate:
         self.in_use += 1
         return Slot(self, self._clock())
 
-    async def enter(self, deadline: float) -> Slot:
+    async def enter(self, deadline: float, *, background: bool = False) -> Slot:
         """Take a slot, waiting in line until ``deadline``, which is absolute on the event loop's clock, in seconds.
+
+        Args:
+            deadline: until when.
+            background: nobody waits for the call: it gives way to all others, and is no part of their line.
 
         Raises:
             Full: the line has no room.
             LineTimeout: no slot came free in time.
         """
+        if background:
+            return await self._enter_last(deadline)
         slot = self.try_enter()
         if slot is not None:
             return slot
         if len(self._waiters) >= self.line:
             raise Full("Every slot is taken and the waiting line is full.", retry_after_s=self.retry_after_s())
-        await self._wait(deadline)
+        await self._wait(deadline, self._waiters)
         return Slot(self, self._clock())
 
-    async def _wait(self, deadline: float) -> None:
+    async def _enter_last(self, deadline: float) -> Slot:
+        """Take a slot that nobody else wants."""
+        if self._spare() and not self._patient:
+            self.in_use += 1
+            self.background += 1
+        else:
+            await self._wait(deadline, self._patient)
+        return Slot(self, self._clock(), background=True)
+
+    def _spare(self) -> bool:
+        """Whether there is a slot for a call that nobody waits for."""
+        return not self._waiters and self.in_use < self.slots - self._reserve()
+
+    def _reserve(self) -> int:
+        return -(-self.slots // _RESERVED) if self.slots > 1 else 0
+
+    async def _wait(self, deadline: float, line: dict[asyncio.Future[None], None]) -> None:
         turn = asyncio.get_running_loop().create_future()
-        self._waiters[turn] = None
+        line[turn] = None
         try:
             async with asyncio.timeout_at(deadline):
                 await turn
         except TimeoutError:
-            self._withdraw(turn)
+            self._withdraw(turn, line)
             raise LineTimeout("No slot came free in time.", retry_after_s=self.retry_after_s()) from None
         except BaseException:
-            self._withdraw(turn)
+            self._withdraw(turn, line)
             raise
 
-    def _withdraw(self, turn: asyncio.Future[None]) -> None:
+    def _withdraw(self, turn: asyncio.Future[None], line: dict[asyncio.Future[None], None]) -> None:
         """Leave the line; a slot that was handed over in the same instant goes to the next."""
-        self._waiters.pop(turn, None)
+        line.pop(turn, None)
         if turn.done() and not turn.cancelled():
             self.in_use -= 1
+            self.background -= line is self._patient
             self._hand_over()
 
-    def _left(self, entered_at: float) -> None:
+    def _left(self, entered_at: float, *, background: bool = False) -> None:
+        self.background -= background
         held_s = self._clock() - entered_at
         self._hold_s = held_s if self._hold_s is None else self._hold_s + _WEIGHT * (held_s - self._hold_s)
         self.in_use -= 1
-        if self._waiters:
+        if self._waiters or self._patient:
             self._hand_over()
 
     def _hand_over(self) -> None:
@@ -140,6 +171,13 @@ class Gate:
             if not turn.done():
                 turn.set_result(None)
                 self.in_use += 1
+        while self._patient and self._spare():
+            turn = next(iter(self._patient))
+            del self._patient[turn]
+            if not turn.done():
+                turn.set_result(None)
+                self.in_use += 1
+                self.background += 1
 
     def resize(self, slots: int, line: int | None = None) -> None:
         """Change the sizes while calls are inside; nobody inside or in line is turned out.

@@ -28,3 +28,8 @@ class EndpointsSettings(BaseModel):
     anthropic_max_tokens: int = Field(
         8192, ge=1, description="the longest answer of Anthropic's models where a call names no limit, in tokens"
     )
+
+    batch_parallel: int = Field(
+        8, ge=0, le=1000, description="lines of batches that one worker answers at once; 0: this one works on none"
+    )
+    max_file_mb: float = Field(512, gt=0, allow_inf_nan=False, description="larger uploads to /v1/files get a 413")

@@ -1,0 +1,1 @@
+"""Batches: many calls in a file, worked off while nobody waits for them."""
