@@ -8,6 +8,7 @@ two rows of one line the first one counts.
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,11 @@ class Place:
 
 
 class Part:
-    """What one run writes."""
+    """What one run writes, from any thread."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = threading.Lock()
         self._fd: int | None = None
         self._broken = False
 
@@ -40,11 +42,14 @@ class Part:
         Raises:
             OSError: it cannot be written; the part then takes no more, since it may end in half a row.
         """
+        with self._lock:
+            self._write(b"%d\t%d\t%b\n" % (number, good, row))
+
+    def _write(self, data: bytes) -> None:
         if self._broken:
             raise OSError(f"{self.path.name} could not be written to before")
         if self._fd is None:
             self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        data = b"%d\t%d\t%b\n" % (number, good, row)
         try:
             whole = os.write(self._fd, data) == len(data)
         except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_the_first_whole_row_of_each_line_counts(
         assert (path.read_bytes() if path.exists() else b"") == b"".join(row + b"\n" for row in rows)
         assert size == (path.stat().st_size if path.exists() else 0)
         assert path.exists() == bool(rows)
+
+
+def test_many_threads_write_to_one_part(tmp_path: Path) -> None:
+    part = Part(tmp_path / "p")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: part.write(number, b"{}" * number, good=True), range(1, 200)))
+    part.close()
+    assert {number: place.end - place.begin for number, place in done([part.path]).items()} == {
+        number: 2 * number + 1 for number in range(1, 200)
+    }
 
 
 def test_no_two_runs_share_a_part(tmp_path: Path) -> None:
