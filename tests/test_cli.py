@@ -122,3 +122,19 @@ async def one(sluice: Running) -> tuple[float, int, str]:
     at = time.time()
     answer = await sluice.chat("analysis")
     return at, answer.status_code, answer.headers["x-sluice-target"]
+
+
+async def test_check_lists_prompt_files_that_are_out_of_use(tmp_path: Path) -> None:
+    (tmp_path / "mine.md").write_text("---\ninputs: {}\n---\n{{ text }}\n")
+    status, out, err = await sluice_cli("check", cwd=tmp_path, env={"PROMPTS_DIR": str(tmp_path)})
+    assert (status, out) == (2, "")
+    assert "task/mine is out of use: the template uses 'text', which is no input" in err
+
+
+async def test_route_of_a_task(start: Start, up: Upstream, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"BACKENDS__UP__BASE_URL={up.url}\n{ROLES}")
+    status, out, _ = await sluice_cli("route", "--model", "task/curriculum-planning", "Three songs", cwd=tmp_path)
+    assert status == 0
+    assert "Task: curriculum-planning@" in out
+    assert "complexity 8 of 10" in out
+    assert "Goes to: up/large, as role large" in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ class Context:
 
     Attributes:
         tell: told of the progress; the caller may see it.
+        created: Unix time, in seconds, that every chunk of the answer gives.
     """
 
     ask: Ask
@@ -32,6 +34,7 @@ class Context:
     gateway: Gateway
     shelf: Shelf
     tell: Tell
+    created: int = field(default_factory=lambda: int(time.time()))
 
     def until(self, deadline: float) -> Context:
         """Return the same with a sooner deadline, on the event loop's clock."""

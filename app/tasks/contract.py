@@ -1,6 +1,7 @@
 """Whether an answer keeps to its task's contract, and what little may be repaired. Pure.
 
-Only punctuation is ever repaired: a repair that would change, add or lose a word is none, and the model is asked again.
+Only quotes and commas are ever repaired: a repair that would change, add or lose a word or a bracket is none, since a
+missing bracket cannot be told from a missing rest. Then the model is asked again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _FENCED = re.compile(r"\A\s*```\w*[ \t]*\n(.*)\n[ \t]*```\s*\Z", re.DOTALL)
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"[^\W_]+|[{}\[\]]")
 _SAME = {"none": "null"}
 _MOST_CHARS = 2_000_000
 _MOST_ERRORS = 3
@@ -131,7 +132,7 @@ def _outermost(text: str) -> str:
 
 
 def _repaired(text: str) -> Any:
-    """Repair quotes, commas and brackets, as long as every word stays what and where it is."""
+    """Repair quotes and commas, as long as every word and bracket stays what and where it is."""
     from json_repair import repair_json
 
     part = _outermost(text)

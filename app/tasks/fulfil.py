@@ -187,13 +187,14 @@ def prepare(context: Context, task: Task, values: Mapping[str, Any]) -> Prepared
         SluiceError: the template fails on these inputs.
     """
     found = _language_of(task, values)
-    sure = found if found is not None and found.sure else None
-    told = {"language": sure.name if sure else language.UNKNOWN, "language_code": sure.code if sure else ""}
+    likely = found if found is not None and found.likely else None
+    told = {"language": likely.name if likely else language.UNKNOWN, "language_code": likely.code if likely else ""}
     try:
         messages = render.messages(task, values, told, _addendum(task))
     except PromptError as error:
         told_so = f"task/{task.name} cannot be rendered: {error}"
         raise SluiceError(told_so, status=500, code="task_broken", fault="policy_not_configured") from error
+    sure = found if found is not None and found.sure else None
     return Prepared(task, values, _sub_ask(context.ask, task, messages, values), sure)
 
 
@@ -235,7 +236,7 @@ def language_verdict(expected: Detected | None, value: Any) -> dict[str, Any]:
     return {
         "expected": expected.code if expected is not None else None,
         "answer": found.code if found is not None else None,
-        "ok": (found == expected or found.code == expected.code) if sure and expected and found else None,
+        "ok": found.code == expected.code if sure and expected and found else None,
     }
 
 

@@ -23,7 +23,8 @@ UNKNOWN = "the language of the input"
 """What a prompt is told instead of a name where the language is not clear."""
 _loading = threading.Lock()
 _LONGEST = 4000
-_SURE = 0.8
+_SURE, _LIKELY = 0.8, 0.6
+"""Of py3langid's calibrated probability: sentences of five words give 0.85 to 1.0, a greeting or a name under 0.5."""
 _LETTERS = re.compile(r"[^\W\d_]")
 _FEW = 12
 """Letters below which no language is sure: a name or a greeting is at home in many."""
@@ -32,10 +33,11 @@ _NOT_PROSE = re.compile(r"```.*?```|`[^`\n]*`|https?://\S+|[\w.+-]+@[\w.-]+", re
 
 
 class Detected(NamedTuple):
-    """A language; ``sure``: that it is this one and none of its neighbours."""
+    """A language; ``likely``: enough to answer in it; ``sure``: enough to call another one wrong."""
 
     code: str
     sure: bool
+    likely: bool = True
 
     @property
     def name(self) -> str:
@@ -51,7 +53,7 @@ def detect(text: str) -> Detected | None:
         return None
     code, probability = _identifier().classify(prose)
     enough = letters >= _FEW or bool(_IDEOGRAMS.search(prose))
-    return Detected(code, enough and float(probability) >= _SURE)
+    return Detected(code, enough and float(probability) >= _SURE, enough and float(probability) >= _LIKELY)
 
 
 def _identifier() -> LanguageIdentifier:

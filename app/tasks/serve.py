@@ -55,7 +55,8 @@ async def serve(ask: Ask, settings: Settings, gateway: Gateway, trace: Trace, te
     """
     if not is_named(ask):
         return await run(ask, settings, gateway, trace)
-    context = Context(ask, settings, gateway, gateway.library.current, _telling(ask, tell))
+    context = Context(ask, settings, gateway, gateway.library.current, tell)
+    context = replace(context, tell=_telling(context, tell))
     found = find(ask.body["model"], context.shelf)
     trace.task, trace.prompt_hash = found.name, found.digest
     answer = await (_task(context, found, trace) if isinstance(found, Task) else _pipeline(context, found, trace))
@@ -146,7 +147,7 @@ def _answer(context: Context, done: Done, content: str, told: dict[str, Any], mo
     """Return a chat completion that holds the content; ``sluice`` holds what there is to tell beside it."""
     usage = done.usage
     body = {
-        **_head(context.ask, model),
+        **_head(context, model),
         "object": "chat.completion",
         "choices": [
             {
@@ -168,15 +169,19 @@ def _answer(context: Context, done: Done, content: str, told: dict[str, Any], mo
     return Answer(Target(done.target.backend, done.target.model), Whole(orjson.dumps(body), body))
 
 
-def _head(ask: Ask, model: str) -> dict[str, Any]:
-    return {"id": f"chatcmpl-{ask.request_id}", "created": int(time.time()), "model": model}
-
-
-def _telling(ask: Ask, tell: Tell) -> Tell:
+def _telling(context: Context, tell: Tell) -> Tell:
     """Have progress told as chunks of this call."""
+    head = {**_head(context, context.ask.body["model"]), "object": "chat.completion.chunk", "choices": []}
 
     async def told(progress: dict[str, Any]) -> None:
-        head = {**_head(ask, ask.body["model"]), "object": "chat.completion.chunk", "choices": []}
         await tell({**head, "sluice": {"progress": progress}})
 
     return told
+
+
+def _head(context: Context, model: str) -> dict[str, Any]:
+    """Return what all chunks share; where some were told before anybody had answered, the model is the task's name."""
+    ask = context.ask
+    early = ask.stream and ask.hints.progress
+    model = ask.body["model"] if early else model
+    return {"id": f"chatcmpl-{ask.request_id}", "created": context.created, "model": model}

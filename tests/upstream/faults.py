@@ -68,6 +68,7 @@ Flavours
     other       another text than all other models give
     words:N     an answer of N words               finish:R   finish_reason R, e.g. `finish:length`
     floats      embeddings as numbers always       coded      embeddings in base64 always
+    english     a sentence in English              russian    a sentence in Russian
 
 JSON documents, where a response_format asks for one
     full:N      lists hold N items where they may, and texts are sentences (3)
@@ -101,7 +102,7 @@ NAMES = (
     | {"down", "chaos", "rst", "close", "hang", "late", "conclose", "slow", "pace", "bighead", "endlesshead"}
     | {"nodone", "nodoneopen", "linger", "varyids", "norole", "fullrole", "orping", "cost", "xgroq", "nousage"}
     | {"crlf", "bytes", "thought", "other", "words", "finish", "floats", "coded"}
-    | {"full", "prose", "loose", "offschema", "nojson", "blocks"}
+    | {"english", "russian", "full", "prose", "loose", "offschema", "nojson", "blocks"}
 )
 
 

@@ -58,6 +58,7 @@ class Upstream:
         self.max_open = len(self._connections)
         self._moments: dict[str, Moment] = {}
         self._scripts: dict[str, list[Faults]] = {}
+        self._marks: dict[str, list[Faults]] = {}
         self._always: dict[str, Faults] = {}
 
     @property
@@ -103,6 +104,14 @@ class Upstream:
             ValueError: there is no such fault.
         """
         self._scripts.setdefault(model, []).extend([parse_script(text) for text in faults])
+
+    def mark(self, text: str, faults: Iterable[str]) -> None:
+        """Deal out one fault an attempt to the next attempts whose body holds a text, whatever their model.
+
+        Raises:
+            ValueError: there is no such fault.
+        """
+        self._marks[text] = [parse_script(each) for each in faults]
 
     def always(self, model: str, faults: str | None) -> None:
         """Play these faults at a model whatever its name, until called with None.
@@ -161,7 +170,7 @@ class Upstream:
         answer, model = self._route(request)
         attempt = self._begin(conn, request, model)
         moment = self._moments[model]
-        faults = self._faults(model) if self._allowed(request) else Faults()
+        faults = self._faults(model, attempt.body) if self._allowed(request) else Faults()
         attempt.faults = tuple(fault.label for fault in faults)
         body = attempt.body if isinstance(attempt.body, dict) else {}
         x = Exchange(conn, attempt, faults, body, self._waiters.changed, self.friendly)
@@ -215,8 +224,11 @@ class Upstream:
         self.max_active = max(self.max_active, self.active)
         return attempt
 
-    def _faults(self, model: str) -> Faults:
+    def _faults(self, model: str, body: Any) -> Faults:
         moment = self._moments[model]
+        marked = (script for text, script in self._marks.items() if script and text in str(body))
+        if (script := next(marked, None)) is not None:
+            return script.pop(0).now(moment, scripted=True)
         if script := self._scripts.get(model):
             return script.pop(0).now(moment, scripted=True)
         if model in self._always:

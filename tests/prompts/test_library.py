@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.prompts.library import Library, read_shelf
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_GOOD = "---\ninputs: {input: {type: string}}\n---\n{{ input }}\n"
+
+
+def _polled(library: Library, directory: Path) -> bool:
+    """Poll as the follower does: a change is taken once it has rested for a poll."""
+    return [library.poll(str(directory)) is not None for _ in range(2)] == [False, True]
+
+
+def test_the_operators_files_add_and_override(tmp_path: Path) -> None:
+    (tmp_path / "mine.md").write_text(_GOOD)
+    (tmp_path / "tutorial.md").write_text(_GOOD)
+    (tmp_path / "README.md").write_text("Notes.")
+    shelf, own = read_shelf(str(tmp_path)), read_shelf("")
+    assert set(shelf.tasks) == {*own.tasks, "mine"}
+    assert shelf.tasks["tutorial"].digest == shelf.tasks["mine"].digest != own.tasks["tutorial"].digest
+    assert shelf.broken == {}
+
+
+def test_a_broken_file_disables_only_itself_and_what_needs_it(tmp_path: Path) -> None:
+    (tmp_path / "usage-summary.md").write_text("---\nrole: [\n---\n")
+    shelf, own = read_shelf(str(tmp_path)), read_shelf("")
+    assert set(shelf.tasks) == set(own.tasks) - {"usage-summary"}
+    assert set(shelf.broken) == {"task/usage-summary", "pipeline/energy-recommendation"}
+    assert "usage-summary" in (shelf.trouble() or "")
+
+
+def test_files_that_are_no_text_or_too_large_are_broken(tmp_path: Path) -> None:
+    (tmp_path / "bytes.md").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "large.md").write_text(_GOOD + "x" * 300_000)
+    (tmp_path / "Loud.md").write_text("no front matter")
+    assert set(read_shelf(str(tmp_path)).broken) == {"task/bytes", "task/large", "task/Loud"}
+    assert set(read_shelf(str(tmp_path / "nowhere")).broken) == {"PROMPTS_DIR"}
+
+
+def test_changes_are_followed(tmp_path: Path) -> None:
+    library = Library(str(tmp_path))
+    assert library.poll(str(tmp_path)) is None
+    before = library.current
+    (tmp_path / "mine.md").write_text(_GOOD)
+    assert _polled(library, tmp_path)
+    first = library.current.tasks["mine"].digest
+    (tmp_path / "mine.md").write_text(_GOOD + "More.\n")
+    assert _polled(library, tmp_path)
+    assert library.current.tasks["mine"].digest != first
+    (tmp_path / "mine.md").write_text("broken")
+    assert _polled(library, tmp_path)
+    assert set(library.current.broken) == {"task/mine"}
+    (tmp_path / "mine.md").unlink()
+    assert _polled(library, tmp_path)
+    assert library.current.broken == {}
+    assert "mine" not in before.tasks  # who took a shelf before keeps it
+
+
+def test_another_directory_is_followed_at_once(tmp_path: Path) -> None:
+    library = Library()
+    (tmp_path / "mine.md").write_text(_GOOD)
+    assert library.poll(str(tmp_path)) is not None
+    assert "mine" in library.current.tasks
