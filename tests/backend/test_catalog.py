@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backend.catalog import DIALECTS, adapt
+from app.backend.catalog import DIALECTS, adapt, schema_as_taken
 from app.call import Target
 from tests.conftest import Start
 from tests.upstream import Upstream
@@ -131,3 +131,34 @@ async def test_each_backend_gets_its_own_key_and_names(up: Upstream, start: Star
     assert sent.body["messages"][0]["role"] == ("developer" if backend == "openai" else "system")
     assert ("name" in sent.body["messages"][0]) is (backend != "groq")
     assert ("n" in sent.body) is ("n" not in quirks.drop)
+
+
+_FORM = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "x",
+        "schema": {
+            "type": "object",
+            "properties": {"title": {"type": "string", "maxLength": 9}, "maxLength": {"type": "integer"}},
+            "$defs": {"title": {"type": "array", "uniqueItems": True, "minItems": 2}},
+        },
+    },
+}
+
+
+def _form_of(dialect: str, model: str = "m", *, refused: bool = False) -> Any:
+    body = {"messages": [], "response_format": _FORM}
+    return schema_as_taken(body, Target("b", model), dialect, refused=refused).get("response_format")
+
+
+def test_a_tasks_schema_goes_as_far_as_a_wire_takes_one() -> None:
+    assert _form_of("mlx") is _FORM
+    schema = _form_of("openai")["json_schema"]["schema"]
+    assert schema["properties"] == {"title": {"type": "string"}, "maxLength": {"type": "integer"}}
+    assert schema["$defs"] == {"title": {"type": "array", "minItems": 2}}
+    assert _form_of("groq", "llama-3.3-70b-versatile") == {"type": "json_object"}
+    assert _form_of("groq", "openai/gpt-oss-120b")["type"] == "json_schema"
+    assert _form_of("openai", refused=True) is None
+    assert _form_of("mlx", refused=True) is None
+    other = {"messages": [], "response_format": {"type": "json_object"}}
+    assert schema_as_taken(other, Target("b", "m"), "groq", refused=False) is other

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -118,13 +118,19 @@ async def test_a_strict_schema_goes_to_those_who_take_one(up: Upstream, start: S
     assert "maxLength" in up.log[0].body["messages"][0]["content"]
 
 
-@pytest.mark.parametrize(("dialect", "form"), [("anthropic", None), ("groq", {"type": "json_object"})])
-async def test_others_are_told_by_the_prompt_alone(up: Upstream, start: Start, dialect: str, form: Any) -> None:
-    text = f"{ROLES}BACKENDS__UP__DIALECT={dialect}\nMODEL_JUDGE=up/llama\n"
-    async with start(text, up=up) as sluice:
+async def test_those_who_take_no_schema_are_asked_for_json_and_told_by_the_prompt(up: Upstream, start: Start) -> None:
+    async with start(f"{ROLES}BACKENDS__UP__DIALECT=groq\nMODEL_JUDGE=up/llama\n", up=up) as sluice:
         await refused(sluice, "task/judge", json.dumps(_JUDGE))  # this scripted model cannot read
-    assert up.log[0].body.get("response_format") == form
+    assert up.log[0].body["response_format"] == {"type": "json_object"}
     assert "JSON schema" in up.log[0].body["messages"][0]["content"]
+
+
+async def test_who_refuses_the_format_is_asked_without_it_from_then_on(up: Upstream, start: Start) -> None:
+    async with start(f"{ROLES}MODEL_JUDGE=up/old-noformat\n", up=up) as sluice:
+        for _ in range(2):
+            await refused(sluice, "task/judge", json.dumps(_JUDGE))
+    assert [attempt.status for attempt in up.log] == [400, 200, 200, 200, 200]
+    assert ["response_format" in attempt.body for attempt in up.log] == [True, False, False, False, False]
 
 
 async def test_streams_end_with_what_there_is_to_tell(up: Upstream, start: Start) -> None:

@@ -37,7 +37,7 @@ async def test_200_posts_and_one_part_that_fails_twice(up: Upstream, start: Star
         "parts": 10,
         "parts_retried": [3],
     }
-    assert up.max_active == 5
+    assert up.max_active <= 5
     assert [attempt.status for attempt in up.log].count(500) == 2
     assert len(up.log) == 12
     value = told.json
@@ -84,7 +84,7 @@ async def test_progress_is_told_by_comments_or_by_events(up: Upstream, start: St
         assert chunks[-1].choices[0].finish_reason == "stop"
 
 
-async def test_a_caller_that_leaves_stops_every_part(up: Upstream, start: Start) -> None:
+async def test_so_many_at_once_and_a_caller_that_leaves_stops_them(up: Upstream, start: Start) -> None:
     async with start(f"{ROLES}MODEL_ANALYSIS=up/hang\n", up=up) as sluice:
         work = asyncio.create_task(sluice.chat("task/map", json.dumps(_MAP)))
         await up.wait_for(lambda log: len(log) == 5)
@@ -107,7 +107,7 @@ async def test_scoring_is_bounded_by_three_settings(up: Upstream, start: Start) 
         assert value["selected"] == [each["id"] for each in best]
         assert all(each["score"] >= 0.3 for each in best)
         assert {each["id"] for each in value["scores"] if each["selected"]} == set(value["selected"])
-        assert up.max_active == 2
+        assert up.max_active <= 2
         text = (await call(sluice, "task/medium-scoring", asked)).text
         assert text.startswith(f"Selected IDs: {', '.join(value['selected'])}\n")
         assert text.count("=== POST ") == 25

@@ -165,6 +165,8 @@ def _forced(tools: list[dict[str, Any]], choice: Any) -> list[Call]:
 
 def _document(body: dict[str, Any], faults: Faults) -> Reply | None:
     wanted = body.get("response_format") or {}
+    if wanted and faults.has("noformat"):
+        raise ValueError("response_format is not supported by this model")
     if wanted.get("type") == "json_schema":
         return Reply(documents.written(wanted["json_schema"].get("schema", {}), faults))
     return Reply('{"answer": "text"}') if wanted.get("type") == "json_object" else None

@@ -76,6 +76,7 @@ JSON documents, where a response_format asks for one
     loose       with single quotes and a comma too many
     offschema   another document than was asked for
     nojson      a sentence instead             blocks     `=== POST X ===` blocks instead
+    noformat    a 400 instead: it takes no response_format
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ NAMES = (
     | {"down", "chaos", "rst", "close", "hang", "late", "conclose", "slow", "pace", "bighead", "endlesshead"}
     | {"nodone", "nodoneopen", "linger", "varyids", "norole", "fullrole", "orping", "cost", "xgroq", "nousage"}
     | {"crlf", "bytes", "thought", "other", "words", "finish", "floats", "coded"}
-    | {"english", "russian", "full", "prose", "loose", "offschema", "nojson", "blocks"}
+    | {"english", "russian", "full", "prose", "loose", "offschema", "nojson", "blocks", "noformat"}
 )
 
 
