@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.prompts.library import read_shelf
@@ -84,6 +84,7 @@ def _between_fences(content: str, fence: str, text: str) -> None:
     assert "49" not in content or "{{ 7 * 7 }}" not in text
 
 
+@settings(deadline=None)
 @given(st.text(), st.sampled_from(["warm", "cold"]))
 def test_whatever_an_input_says_the_messages_have_their_shape(text: str, tone: str) -> None:
     values = {"text": text, "tone": tone}
@@ -95,6 +96,7 @@ def test_whatever_an_input_says_the_messages_have_their_shape(text: str, tone: s
     assert user["content"].endswith(fence)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_ordinary_text_is_written_as_it_is(text: str) -> None:
     values = {"text": text, "tone": "warm"}

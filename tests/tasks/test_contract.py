@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.prompts.spec import Output
@@ -108,6 +108,7 @@ _JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(min_size=1, max_size=5), _JSON, min_size=1, max_size=3), st.data())
 def test_a_broken_off_document_is_never_completed(value: dict[str, Any], data: st.DataObject) -> None:
     """Whatever is cut off a document, the rest is not taken for the whole."""
@@ -118,12 +119,14 @@ def test_a_broken_off_document_is_never_completed(value: dict[str, Any], data: s
     assert isinstance(judged, Broken)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(min_size=1, max_size=5), _JSON, min_size=1, max_size=3))
 def test_what_a_model_writes_well_is_read_exactly(value: dict[str, Any]) -> None:
     output = Output.model_validate({"format": "json_schema", "schema": {"type": "object"}})
     assert judge(output, json.dumps(value), "stop", {}) == Good(value)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_whatever_a_model_says_is_judged(text: str) -> None:
     judged = _judged(text)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import CallerError
@@ -80,6 +80,7 @@ def test_two_items_with_one_id() -> None:
         check_ids({"posts": [{"id": 1}, {"id": 2}, {"id": 1}]}, "posts", "id")
 
 
+@settings(deadline=None)
 @given(st.text(), st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3))
 def test_any_message_is_inputs_or_a_400(text: str, metadata: dict[str, str]) -> None:
     try:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.tasks.contract import violations
@@ -26,6 +26,7 @@ _SCHEMA: dict[str, Any] = {
 _IDS = st.lists(st.integers(0, 999) | st.text("abc-", min_size=1, max_size=4), min_size=1, max_size=6, unique_by=str)
 
 
+@settings(deadline=None)
 @given(_IDS, st.data())
 def test_every_id_gets_its_answer_and_none_is_told_twice(ids: list[Any], data: st.DataObject) -> None:
     values = {"posts": [{"id": each} for each in ids]}
@@ -46,6 +47,7 @@ def test_what_a_prompt_shows_is_the_same_for_every_call() -> None:
 _REASON = st.text(st.characters(categories=("L", "Nd", "P", "Zs")), min_size=1).map(str.strip).filter(bool)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 99), st.integers(0, 100), _REASON), min_size=1, unique_by=lambda each: each[0])
 )
