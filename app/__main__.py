@@ -17,6 +17,7 @@ from app.cli.dashboard import dashboard
 from app.cli.importer import import_litellm
 from app.cli.models import models_cli
 from app.cli.roles import roles_cli
+from app.cli.savings import savings
 from app.settings import Settings, shadowed
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ cli.command()(chat)
 cli.command()(bench)
 cli.command("import-litellm")(import_litellm)
 cli.command()(dashboard)
+cli.command()(savings)
 cli.add_typer(models_cli, name="models")
 cli.add_typer(roles_cli, name="roles")
 _MARKS = {"ok": "+", "note": "-", "problem": "!"}

@@ -24,6 +24,7 @@ from app.api.messages import Messages
 from app.api.relays import RelayCall, dress_of
 from app.api.responses import Responses
 from app.api.responses_store import stored
+from app.api.savings import money
 from app.endpoints import RELAYS
 from app.gateway import Gateway
 from app.guard.lanes import Lanes
@@ -85,6 +86,9 @@ def create_app(live: Live | None = None) -> Direct:
     for prefix in ("/v1", ""):
         for router in (ops.calls, stored, files, batches):
             app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
+        app.include_router(ops.calls, prefix=prefix, include_in_schema=prefix == "/v1")
+        app.include_router(money, prefix=prefix, include_in_schema=prefix == "/v1")
+        app.include_router(stored, prefix=prefix, include_in_schema=prefix == "/v1")
     app.include_router(ops.public)
     for router in (admin, admin_calls, admin_roles):
         app.include_router(router)
