@@ -84,11 +84,8 @@ def create_app(live: Live | None = None) -> Direct:
     for name, relay in RELAYS.items():
         _mount(app, relay.path, CallEndpoint(gateway, dress_of(name), RelayCall))
     for prefix in ("/v1", ""):
-        for router in (ops.calls, stored, files, batches):
+        for router in (ops.calls, money, stored, files, batches):
             app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
-        app.include_router(ops.calls, prefix=prefix, include_in_schema=prefix == "/v1")
-        app.include_router(money, prefix=prefix, include_in_schema=prefix == "/v1")
-        app.include_router(stored, prefix=prefix, include_in_schema=prefix == "/v1")
     app.include_router(ops.public)
     for router in (admin, admin_calls, admin_roles):
         app.include_router(router)
