@@ -236,6 +236,7 @@ class _Follower:
                 self._told(ok=loaded)
             await self._follow_prompts()
             if self._board is not None:
+                self._gateway.metrics.hand_over()
                 self._meet(self._board)
                 self._leave_with_the_parent()
 

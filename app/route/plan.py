@@ -102,11 +102,10 @@ def _arm_first(ask: Ask, choices: tuple[Choice, ...], role: str | None, sieve: _
 def _usable(chain: Chain, settings: Settings) -> _Sieve:
     """Keep what is usable: the chain's own targets, then, for ``auto``, those of the spare roles."""
     sieve = _Sieve()
-    several = [(chain.role, chain.choices), *((spare, chain_of_role(spare, settings)) for spare in chain.spares)]
-    for role, each in several:
+    for role in (chain.role, *chain.spares):
         if sieve.left and role in LAST_RESORT and role != chain.role:
             break
-        for target, _ in each:
+        for target, _ in chain.choices if role == chain.role else chain_of_role(role or "", settings):
             if target in sieve.roles:
                 continue
             sieve.roles[target] = role or ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from app.call import Choice, Target, Verdict
@@ -106,6 +107,7 @@ def chain_of_role(role: str, settings: Settings) -> tuple[Choice, ...]:
     return _full(settings.chains.get(role, ()))
 
 
+@lru_cache(maxsize=1024)
 def _full(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
     return tuple(Choice(known.expand(target), weight) for target, weight in choices)
 

@@ -11,11 +11,13 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.telemetry.engine import EngineMetrics
 from app.telemetry.money import LedgerMetrics, MoneyMetrics
+from app.telemetry.tally import Tallies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from app.call import Attempt, Record, Target, Usage
+    from app.telemetry.tally import Count, Observations
 
 # From 50 us (a stage of ours) to 5 min (a long answer), about 2.5 steps a decade.
 BUCKETS = (
@@ -93,15 +95,25 @@ class Metrics:
 
     def _children(self) -> None:
         """Keep the children: ``labels()`` costs more than the observation itself."""
-        keep = lru_cache(maxsize=4096)
-        self._request_of = keep(self._requests.labels)
-        self._stage_of = keep(self._stages.labels)
-        self._first_of = keep(self._first.labels)
-        self._token_of = keep(self._token.labels)
-        self._tokens_of = keep(self._tokens.labels)
-        self._kind_of = keep(self._kinds.labels)
-        self._chars_of = keep(self._chars.labels)
-        self._code_of = keep(self._code.labels)
+        self._tallies = tallies = Tallies()
+        keep = lru_cache(maxsize=None)  # labels come from closed sets; what is counted must not be forgotten
+
+        def counts(family: Counter) -> Callable[..., Count]:
+            return keep(lambda *labels: tallies.count(family.labels(*labels)))
+
+        def observations(family: Histogram) -> Callable[..., Observations]:
+            return keep(lambda *labels: tallies.observations(family.labels(*labels) if labels else family))
+
+        self._request_of = counts(self._requests)
+        self._stage_of = observations(self._stages)
+        self._overhead_of = observations(self._overhead)
+        self._first_of = observations(self._first)
+        self._token_of = observations(self._token)
+        self._tokens_of = counts(self._tokens)
+        self._kind_of = counts(self._kinds)
+        self._polish_of = counts(self._polishes)
+        self._chars_of = observations(self._chars)
+        self._code_of = counts(self._code)
 
     def money(self, is_own: Callable[[Target], bool]) -> MoneyMetrics:
         """Return the metrics of money, which are observed on their own."""
@@ -113,13 +125,21 @@ class Metrics:
 
     def observe(self, record: Record) -> None:
         """Count one call."""
+        with self._tallies.lock:
+            self._observe(record)
+
+    def hand_over(self) -> None:
+        """Give what was counted to Prometheus' values, where other workers find it too; any thread may."""
+        self._tallies.hand_over()
+
+    def _observe(self, record: Record) -> None:
         target = self._label(record.target) if record.target is not None else "none"
         self._request_of(record.endpoint, target, record.role or "none", record.outcome).inc()
         if record.error_type is not None:
             self._errors.labels(record.error_type).inc()
         for stage, ms in record.stages_ms.items():
             self._stage_of(stage).observe(ms / 1000)
-        self._overhead.observe(max(record.total_ms - record.backend_ms, 0.0) / 1000)
+        self._overhead_of().observe(max(record.total_ms - record.backend_ms, 0.0) / 1000)
         self._observe_stream(target, record)
         for attempt in record.attempts:
             if attempt.usage is not None:
@@ -144,7 +164,7 @@ class Metrics:
             for fault in record.faults:
                 self._faults.labels(fault, who).inc()
         if record.polished is not None:
-            self._polishes.labels(record.polished if record.faults else "not_needed").inc()
+            self._polish_of(record.polished if record.faults else "not_needed").inc()
         if record.chars is not None:
             self._chars_of(target).observe(record.chars)
             self._code_of(target, "yes" if record.code_block else "no").inc()
@@ -190,6 +210,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return all metrics of all workers in Prometheus' text format. Takes milliseconds: call it in a thread."""
+        self.hand_over()
         registry = self._registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             registry = CollectorRegistry()
