@@ -72,7 +72,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def await_http(port: int, path: str, process: subprocess.Popen[bytes], within_s: float = 60.0) -> None:
+def await_http(port: int, path: str, process: subprocess.Popen[bytes], within_s: float = 180.0) -> None:
     """Wait until a server answers a GET with 200.
 
     Raises:

@@ -98,7 +98,7 @@ http {{
 
 
 @contextlib.contextmanager
-def sluice(up: int, folder: Path, workers: int = 1, extra: str = "") -> Iterator[Server]:
+def sluice(up: int, folder: Path, workers: int = 1, extra: str = "", root: Path = ROOT) -> Iterator[Server]:
     """Run the real program, everything on: keys, classifier, breaker, ledger, metrics, Server-Timing."""
     port = free_port()
     here = folder / f"sluice-{workers}-{port}"
@@ -110,10 +110,11 @@ def sluice(up: int, folder: Path, workers: int = 1, extra: str = "") -> Iterator
         f"DATA_DIR={here}\nLOG_LEVEL=warning\n{roles}{extra}"
     )
     name = "Sluice" if workers == 1 else f"Sluice, {workers} workers"
+    name += "" if root == ROOT else f" of {root.name}"
     models = {"fast": "auto", "paced": "up/paced", "idle": "up/idle"}
     server = Server(name, port, models, {"Authorization": f"Bearer {KEY}"})
     command = [sys.executable, "-m", "app", "serve", "--env-file", str(here / ".env")]
-    with _started(server, command, "/health/live") as running:
+    with _started(server, command, "/health/live", cwd=root) as running:
         yield running
 
 
