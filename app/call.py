@@ -509,6 +509,7 @@ class Record:
         cost_usd: all attempts together; None where one of them has no price.
         baseline: the target that the call is compared with; baseline_usd: what it would have cost there.
         saved_usd: baseline less cost, negative where the call cost more.
+        why: why it was judged and sent as it was; quotes nothing of the prompt.
         prompt, answer: what was asked (JSON) and served; only where LOG_CONTENT is on.
     """
 
@@ -545,3 +546,4 @@ class Record:
     saved_usd: Decimal | None = None
     prompt: str | None = None
     answer: str | None = None
+    why: tuple[str, ...] = ()

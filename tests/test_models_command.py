@@ -40,7 +40,7 @@ def test_pull_load_unload_and_list(tmp_path: Path) -> None:
         text = "MODEL_SMALL=mlx/org/small\nMODEL_MEDIUM=mlx/org/missing\nADMIN_KEY=letmein\n"
         with serving(tmp_path, text, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hub")) as served:
             served.http.headers["authorization"] = "Bearer letmein"
-            assert _state(served, "mlx/org/small") == "not_loaded"
+            assert _state(served, "mlx/org/small") == "absent"
             assert hub.requests == []
             status, out = _models(env_file, "pull", "org/small")
             assert (status, out.splitlines()[-1]) == (0, "org/small: not_loaded")

@@ -72,7 +72,15 @@ def make_record(
         prompt=_prompt(ask) if keeps_content and ask is not None else None,
         answer=text if keeps_content else None,
         context=trace.context,
+        why=_why(trace),
     )
+
+
+def _why(trace: Trace) -> tuple[str, ...]:
+    """Return why a call was judged and sent as it was; what the classifier quotes of the prompt is left out."""
+    judged = trace.verdict.reasons if trace.verdict is not None else ()
+    planned = trace.plan.why if trace.plan is not None else ()
+    return (*(reason.partition(": '")[0] for reason in judged), *planned)
 
 
 def _text(answer: AnyAnswer | None) -> str | None:

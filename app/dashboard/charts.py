@@ -17,7 +17,6 @@ _FONT = {"fontFamily": "inherit", "color": "var(--muted)", "fontSize": 11.5}
 _AXIS_LINE = {"lineStyle": {"color": "var(--line)"}}
 _BASE: dict[str, Any] = {
     "animation": False,
-    "aria": {"enabled": True},
     "textStyle": _FONT,
     "grid": {"left": 4, "right": 8, "top": 34, "bottom": 2, "containLabel": True},
     "legend": {
@@ -45,7 +44,7 @@ class Chart:
         """
         self._name = name
         self._chart = ui.echart({}, renderer="svg").classes("chart low" if low else "chart")
-        self._chart.props(f'aria-label="{name}"')
+        self._chart.props(f'role="img" aria-label="{name}, a chart; the table below has its figures"')
         self._table = Region("div")
 
     def show(self, head: Sequence[str], labels: Sequence[str], series: Sequence[Any], options: dict[str, Any]) -> None:

@@ -53,7 +53,7 @@ class Config:
     def caller_key(self) -> str:
         """The key with which the playground calls; empty where the gateway asks for none."""
         key, keys = self.settings.dashboard_api_key, self.settings.api_keys
-        return key.get_secret_value() if key is not None else keys[0] if keys else self.admin_key
+        return key.get_secret_value() if key is not None else next(iter(keys), "")
 
 
 def refusal(settings: Settings) -> str | None:

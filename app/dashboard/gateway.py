@@ -155,9 +155,9 @@ class Gateway:
         try:
             yield
         except httpx.TransportError as error:
-            told = "does not answer" if isinstance(error, httpx.ConnectError) else f"cannot be read ({error!r})"
+            why = " in time" if isinstance(error, httpx.TimeoutException) else ""
             raise TroubleError(
-                f"The gateway at {self._config.gateway_url} {told}.",
+                f"The gateway at {self._config.gateway_url} does not answer{why}.",
                 "Start it with “sluice serve”, or set DASHBOARD_GATEWAY_URL.",
             ) from error
 

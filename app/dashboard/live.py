@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,9 @@ _FIRST_S = 1.0
 """How long a page waits for its first figures, before it comes with placeholders."""
 _TOAST_S, _BAD_TOAST_S = 6.0, 15.0
 
+_ODD = TroubleError("What the gateway says here is not understood.", "Give it and the dashboard the same version.")
 Act = dict[str, Any]
+log = logging.getLogger("sluice.dashboard")
 
 
 class Region(Element, component="static/region.js"):
@@ -85,10 +88,20 @@ class Panel:
                 return  # it is being asked for by another page
             self.region.put(render("failed.html", trouble=trouble))
         else:
-            values = self.view(**{name: each.value for name, each in newest.items()})
-            self.region.put(render(self.template, trouble=trouble, **values))
+            values = self._shown(trouble, {name: each.value for name, each in newest.items()})
         if self.drawn is not None:
             self.drawn(values)
+
+    def _shown(self, trouble: TroubleError | None, said: dict[str, Any]) -> dict[str, Any] | None:
+        """Show what was said; what cannot be shown costs this panel only, not the page."""
+        try:
+            values = self.view(**said)
+            self.region.put(render(self.template, trouble=trouble, **values))
+        except Exception:
+            log.exception("%s cannot be drawn", self.template)
+            self.region.put(render("failed.html", trouble=_ODD))
+            return None
+        return values
 
 
 @dataclass(slots=True)

@@ -46,6 +46,7 @@ def shell(gateway: Gateway, here: str, told: str, *, locked: bool) -> Iterator[L
     ui.page_title(f"{title} · Sluice")
     ui.add_head_html(_HEAD)
     live = Live(gateway)
+    _no_second_main()
     frame = {"pages": PAGES, "here": here, "title": title, "locked": locked}
     _still("a", "skip", "Skip to the content").props('href="#content"')
     _still("header", "top", render("top.html", **frame))
@@ -58,6 +59,13 @@ def shell(gateway: Gateway, here: str, told: str, *, locked: bool) -> Iterator[L
             yield live
     live.toasts = Region("div")
     live.toasts.classes("toasts").props('role="status" aria-live="polite"')
+
+
+def _no_second_main() -> None:
+    """Take the role of a landmark from the framework's own ``main``, which holds the links as well."""
+    slot = ui.context.client.content.parent_slot
+    if slot is not None:
+        slot.parent.props('role="presentation"')
 
 
 def _still(tag: str, classes: str, html: str) -> Region:

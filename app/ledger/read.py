@@ -113,6 +113,7 @@ def _shown_columns() -> list[ColumnElement[Any]]:
 def _call(row: Any) -> dict[str, Any]:
     told = {name: _plain(value) for name, value in row.items()}
     told["stages"] = json.loads(told["stages"])
+    told["why"] = (told["why"] or "").splitlines()
     for name in _LISTS:
         told[name] = [each for each in told[name].split(",") if each]
     return told

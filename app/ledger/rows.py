@@ -25,7 +25,7 @@ CALLS = (
     *("complexity", "target", "arm", "outcome", "status", "error_type", "cache", "prompt_tokens", "cached_tokens"),
     *("cache_write_tokens", "completion_tokens", "reasoning_tokens", "estimated", "cost_usd", "baseline_target"),
     *("baseline_usd", "saved_usd", "total_ms", "backend_ms", "first_token_ms", "stages", "faults", "polished"),
-    *("rescued", "chars", "code_block", "prompt", "answer"),
+    *("rescued", "chars", "code_block", "prompt", "answer", "why"),
 )
 ATTEMPTS = (
     *("call_id", "number", "target", "purpose", "result", "sent", "duration_ms", "prompt_tokens", "cached_tokens"),
@@ -84,6 +84,7 @@ def make_row(record: Record, call_id: str, at_ms: int) -> Row:
         record.code_block,
         record.prompt,
         record.answer.replace("\0", "") if record.answer is not None else None,
+        "\n".join(record.why),
     )
     return Row(call, [_attempt(each, call_id, number) for number, each in enumerate(record.attempts)])
 

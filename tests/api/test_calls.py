@@ -10,6 +10,7 @@ import httpx
 import orjson
 import pytest
 
+from app.call import Record
 from tests.conftest import Running, Start
 from tests.schema import events_of
 from tests.upstream import Upstream
@@ -213,3 +214,15 @@ async def test_preflight_of_a_stranger_is_refused_in_openais_shape(up: Upstream,
     assert answer.status_code == 400
     assert answer.json()["error"]["message"]
     assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_the_record_tells_why_and_quotes_nothing_of_the_prompt(sluice: Running) -> None:
+    heard: list[Record] = []
+    sluice.gateway.hooks.append(heard.append)
+    assert (await sluice.chat("auto", "Write a Python function that sorts my secret list.")).status_code == 200
+    (record,) = heard
+    assert record.verdict is not None
+    assert any("Write" in reason for reason in record.verdict.reasons)
+    assert "asks for code" in record.why
+    assert len(record.why) > len(record.verdict.reasons)
+    assert not any("Python" in each or "secret" in each for each in record.why)

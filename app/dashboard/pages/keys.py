@@ -1,4 +1,4 @@
-"""Keys: who may call, what each has spent of its budget, a new one, and taking one back."""
+"""Keys: who may call, what each has spent of its budget, a new one, rotating and revoking."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _NEAR = 80.0
 """Percent of a budget from which on its bar warns."""
+_GRACE_S = 3600
+"""How long the old key is good after a rotation: long enough to hand out the new one."""
 _NUMBERS = {
     "budget_day_usd": float,
     "budget_month_usd": float,
@@ -78,10 +80,18 @@ class _Keys:
                 self._revoking = act["id"]
             case "keep":
                 self._revoking = None
+            case "rotate":
+                made = await self._live.gateway.send("POST", _path(act, "rotate"), {"grace_s": _GRACE_S})
+                self._fresh.put(render("key_made.html", made=made))
+                self._live.say("A new key is in its place; the old one is good for another hour.")
             case "revoke":
                 self._revoking = None
-                await self._live.gateway.send("DELETE", f"/admin/keys/{quote(act['id'], safe='')}")
+                await self._live.gateway.send("POST", _path(act, "revoke"))
                 self._live.say("Revoked: calls with that key are refused within a second.")
+
+
+def _path(act: Act, action: str) -> str:
+    return f"/admin/keys/{quote(act['id'], safe='')}/{action}"
 
 
 def budgets(key: dict[str, Any]) -> list[dict[str, Any]]:

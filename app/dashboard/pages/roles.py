@@ -37,7 +37,7 @@ def install(gateway: Gateway, config: Config) -> None:
             "A role is a chain of targets behind one variable. A switch is in force for the next call, on all workers."
         )
         with shell(gateway, "roles", told, locked=bool(config.admin_key)) as live:
-            sources = {"told": "/admin/roles", "lanes": "/admin/breakers", "models": "/v1/models"}
+            sources = {"told": "/admin/roles", "lanes": "/admin/breakers"}
             live.panel("roles.html", sources, _roles, partial(_act, live), classes="stack")
             await live.begin()
 
@@ -56,13 +56,12 @@ def _told(changes: list[dict[str, Any]]) -> str:
     return "; ".join(f"{each['variable']}={each['after'] or '(default)'}" for each in changes)
 
 
-def _roles(told: dict[str, Any], lanes: dict[str, Any], models: dict[str, Any]) -> dict[str, Any]:
+def _roles(told: dict[str, Any], lanes: dict[str, Any]) -> dict[str, Any]:
     """Add what each role is for, and the targets that are known, as suggestions."""
-    listed = [each["id"] for each in models["data"] if "/" in each["id"]]
     served = [target.partition("@")[0] for role in told["roles"] for target in role["chain"]]
     return {
         "roles": [each | {"purpose": _PURPOSE.get(each["role"], "your own")} for each in told["roles"]],
         "undo": told["undo"],
         "undo_error": told["undo_error"],
-        "targets": sorted({*listed, *served, *lanes["lanes"]}),
+        "targets": sorted({*served, *lanes["lanes"]}),
     }

@@ -48,6 +48,9 @@ calls = Table(
     Column("code_block", Boolean),
     Column("prompt", Text, comment="JSON; only with LOG_CONTENT"),
     Column("answer", Text, comment="only with LOG_CONTENT"),
+    Column(
+        "why", Text, comment="why it was judged and sent as it was, a sentence a line; quotes nothing of the prompt"
+    ),
     Index("calls_at", "at_ms"),
     Index("calls_tenant_at", "tenant", "at_ms"),
 )
