@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from decimal import Decimal
 
     from app.form import Form
@@ -52,6 +53,9 @@ class Choice(NamedTuple):
 
     target: Target
     weight: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.target) if self.weight is None else f"{self.target}@{self.weight}"
 
     @classmethod
     def parse(cls, text: str) -> Choice:
@@ -418,6 +422,7 @@ class Trace:
         faults: of the first answer; weak: whether the answer that is served has any.
         cache: ``hit``, ``miss``, or ``off`` where the cache was not asked; None while that is not known.
         task, prompt_hash: which prompt file it went through, where it did.
+        answered: what models answered to the calls that a task made, for those who look at it afterwards.
     """
 
     started_ns: int = field(default_factory=time.perf_counter_ns)
@@ -433,6 +438,7 @@ class Trace:
     weak: bool = False
     task: str | None = None
     prompt_hash: str | None = None
+    answered: list[Answered] = field(default_factory=list)
     _last_ns: int = 0
 
     def __post_init__(self) -> None:
@@ -450,7 +456,7 @@ class Trace:
 
     def branch(self) -> Trace:
         """Return a trace that goes on from here; ``absorb`` unites the two."""
-        return replace(self, stages={}, attempts=[], rescued=[])
+        return replace(self, stages={}, attempts=[], rescued=[], answered=[])
 
     def absorb(self, other: Trace) -> None:
         """Take over where a branch's time went, and what it found out; attempts are told one by one."""
@@ -472,6 +478,7 @@ class Trace:
         """Take over what a part of the call, timed by a trace of its own, did and found."""
         self.attempts += other.attempts
         self.rescued += other.rescued
+        self.answered += other.answered
         self.faults = tuple(dict.fromkeys((*self.faults, *other.faults)))
         self.verdict = self.verdict or other.verdict
         self.plan = self.plan or other.plan
@@ -547,3 +554,39 @@ class Record:
     prompt: str | None = None
     answer: str | None = None
     why: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One answer of a model: that of a call, or of one of the calls that a task makes.
+
+    Attributes:
+        body: the chat body that it answers.
+        role: whose chain was asked; target: who answered, before any polish.
+        text: what was served; finish: why it ended.
+        read: judges a text by the contract of the task and returns its value; raises ValueError where it is broken.
+    """
+
+    body: dict[str, Any]
+    role: str
+    target: Target
+    text: str
+    finish: str | None
+    verdict: Verdict | None = None
+    usage: Usage | None = None
+    task: str = ""
+    prompt_hash: str = ""
+    read: Callable[[str, str | None], Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A call that was served well, for those who look at it afterwards.
+
+    Attributes:
+        record: of the call.
+        answered: works out what the models answered; not for every call, as it takes a while.
+    """
+
+    record: Record
+    answered: Callable[[], Sequence[Answered]]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from app.backend.registry import Backends
-    from app.call import Record
+    from app.call import Ask, Record, Served
     from app.guard.board import Board
     from app.guard.lanes import Lanes
     from app.guard.share import Sharing
@@ -31,6 +31,7 @@ class Gateway:
 
     Attributes:
         hooks: each is fed one Record a call, after the answer is out; they must not block.
+        after: each is fed every chat call that was served well, with what was served, after it; they must not block.
         dependencies: by name, what readiness is told of each: ``{"status": "ready"|"degraded", "why": ...}``.
         reload: asks every worker of the host to read its configuration anew.
         sharing: what this process and the others tell each other about lanes.
@@ -55,6 +56,7 @@ class Gateway:
     prices: Prices
     dependencies: dict[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)
     hooks: list[Callable[[Record], None]] = field(default_factory=list)
+    after: list[Callable[[Ask, Served], None]] = field(default_factory=list)
     reload: Callable[[], bool] = lambda: False
     sharing: Sharing | None = None
     board: Board | None = None

@@ -21,6 +21,10 @@ from app.guard.redis_store import RedisStore
 from app.guard.share import Sharing
 from app.ledger.db import Database, DatabaseUnavailableError, address
 from app.ledger.writer import Ledger
+from app.parity.judge import Judge
+from app.parity.keeper import Keeper
+from app.parity.rival import Rival
+from app.parity.shadow import Shadow
 from app.route.classify import classify
 from app.telemetry import logs
 
@@ -56,6 +60,7 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
         await _share(gateway, stack)
         await _trace(gateway, stack)
         _keep(gateway, stack)
+        _compare(gateway, stack)
         _remember(gateway, stack)
         _work_off(app, gateway, stack)
         gateway.dependencies["prompts"] = lambda: _state(gateway.library.current.trouble())
@@ -187,6 +192,16 @@ def _work_off(app: FastAPI, gateway: Gateway, stack: contextlib.AsyncExitStack) 
     runner = Runner(endpoints, gateway.database, settings.data_dir, settings.batch_parallel, lambda: gateway.draining)
     gateway.wake_batches = runner.wake
     _beside(stack, runner.run)
+
+
+def _compare(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
+    """Compare answers with a reference's, and hold roles to what tests of parity decided."""
+    keeper, rival = Keeper(gateway), Rival(gateway)
+    shadow = Shadow(gateway, keeper, gateway.prices, Judge(gateway))
+    keeper.start()
+    gateway.after += [shadow.after, rival.after]
+    for each in (keeper, shadow, rival):
+        _beside(stack, each.run)
 
 
 async def _opened(database: Database) -> None:

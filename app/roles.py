@@ -71,7 +71,7 @@ def roles(settings: Settings) -> Iterator[Role]:
         yield Role(
             role=role,
             variable=variable,
-            chain=tuple(f"{each.target}{'' if each.weight is None else f'@{each.weight}'}" for each in chain),
+            chain=tuple(map(str, chain)),
             serves=next(usable, None),
             unusable={backend: problem for backend, problem in problems.items() if problem is not None},
             shadowed=_shadow(variable) is not None,

@@ -40,7 +40,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
     names = {name.upper() for name in Settings.model_fields}
     for name in list(os.environ):
-        if name in names or name.startswith(("BACKENDS__", "ROLES__", "AI_MODEL_", "CLOUDFLARE_")):
+        if name in names or name.startswith(("BACKENDS__", "ROLES__", "PARITY__", "AI_MODEL_", "CLOUDFLARE_")):
             monkeypatch.delenv(name)
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.api import auth, respond
+from app.api.after import show
 from app.api.dress import Dress
 from app.api.frames import comment, event
 from app.api.parse import ClientGoneError, decode, make_ask, read_body
@@ -294,3 +295,5 @@ class Call:
                 hook(record)
             except Exception:
                 log.exception("a hook failed on the record of %s", record.request_id)
+        if self._ask is not None and self._ask.endpoint == "chat" and self._outcome == "ok":
+            show(self._gateway, self._ask, record, self._answer, self._trace)

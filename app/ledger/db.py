@@ -208,7 +208,12 @@ def _upgrade(connection: Connection) -> None:
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    from app.ledger.tables import batches, calls, responses  # noqa: F401 - the tables that migrations are compared with
+    from app.ledger.tables import (  # noqa: F401 - the tables that migrations are compared with
+        batches,
+        calls,
+        parity,
+        responses,
+    )
 
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))

@@ -63,16 +63,16 @@ class Scores(NamedTuple):
 
 
 @cache
-def load() -> Model:
-    """Read the weights once (about 10 ms).
+def load(path: Path = WEIGHTS) -> Model:
+    """Read weights once (about 10 ms).
 
     Raises:
         FileNotFoundError: the weights file is not installed.
         ValueError: the weights were trained for another layout of the features.
     """
-    with np.load(WEIGHTS) as file:
+    with np.load(path) as file:
         if file["rows"].shape != (f.ROWS, len(KINDS) + 2):
-            raise ValueError(f"{WEIGHTS} does not fit this version: train it again with scripts/train-classifier")
+            raise ValueError(f"{path} does not fit this version: train it again with scripts/train-classifier")
         lexicon = f.build_lexicon(dict(zip(file["key"].tolist(), file["group"].tolist(), strict=True)))
         rows, skeleton, shape = (
             file[name].astype(np.float32) * file[f"{name}_step"] for name in ("rows", "skeleton", "shape")
@@ -80,7 +80,7 @@ def load() -> Model:
         return Model(lexicon, rows, skeleton, shape, file["bias"], tuple(file["edges"].tolist()))
 
 
-def classify(messages: list[dict[str, Any]], tools: bool = False) -> Verdict:
+def classify(messages: list[dict[str, Any]], tools: bool = False, model: Model | None = None) -> Verdict:
     """Judge the messages of an OpenAI chat body, by the last user message first.
 
     Never raises on malformed messages: what cannot be read counts as empty.
@@ -88,11 +88,12 @@ def classify(messages: list[dict[str, Any]], tools: bool = False) -> Verdict:
     Args:
         messages: the body's ``messages``; content may be text, a list of parts, or null.
         tools: whether the call offers tools or functions to the model.
+        model: other weights than those in use.
 
     Returns:
         A kind of :data:`KINDS`, a complexity from 1 to 10, and an estimate of the prompt's tokens.
     """
-    model = load()
+    model = model or load()
     turns = read(messages)
     text = f.clip(turns.last)
     words, found = f.extract(text, model.lexicon)

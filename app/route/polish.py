@@ -59,7 +59,7 @@ def polish_messages(
     if len(fence) < _MIN_FENCE or fence.split() != [fence]:
         raise ValueError("the fence must be one word of at least 16 characters, drawn at random for this call")
     values = {
-        "ask": _unfenced(_conversation(ask_messages), fence),
+        "ask": _unfenced(conversation(ask_messages), fence),
         "draft": _unfenced(draft, fence),
         "faults": _explained(faults),
         "fence": fence,
@@ -79,7 +79,7 @@ def _unfenced(text: str, fence: str) -> str:
     return text.replace(fence, _NEUTRAL)
 
 
-def _conversation(messages: Sequence[Mapping[str, Any]]) -> str:
+def conversation(messages: Sequence[Mapping[str, Any]]) -> str:
     """Write the turns as JSON, one a line, so that no text can forge a turn: system texts and the newest turns.
 
     A turn that is too long for its share alone is shortened in its middle.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-_NESTED = ("backends", "roles")
+_NESTED = ("backends", "roles", "parity")
 
 
 class ConfigError(Exception):
@@ -63,7 +63,7 @@ class BackendOptions(BaseModel):
 
 
 class _NestedSource(PydanticBaseSettingsSource):
-    """Collects ``BACKENDS__NAME__OPTION`` and ``ROLES__NAME`` as plain strings.
+    """Collects ``BACKENDS__NAME__OPTION``, ``PARITY__ROLE__OPTION`` and ``ROLES__NAME`` as plain strings.
 
     pydantic-settings' own nesting decodes values of a dict as JSON where it can: a key made of digits would turn into
     a number.
@@ -325,6 +325,17 @@ class Settings(OperateSettings, ParitySettings, EndpointsSettings, TasksSettings
             self.idle_timeout_s,
             self.deadline_s,
         )
+
+    def with_roles(self, chains: Mapping[str, tuple[Choice, ...]]) -> Settings:
+        """Return the same settings with other chains for some roles."""
+        texts = {role: ",".join(map(str, chain)) for role, chain in chains.items()}
+        built_in = {f"model_{role}" for role in texts if role not in self.roles} & set(ROLE_FIELDS)
+        own = {role: text for role, text in texts.items() if f"model_{role}" not in built_in}
+        changes = {name: texts[name.removeprefix("model_")] for name in built_in}
+        fresh = self.model_copy(update={**changes, "roles": {**self.roles, **own}})
+        for name in fresh.__dict__.keys() - type(self).model_fields.keys():
+            del fresh.__dict__[name]  # what was worked out from the others
+        return fresh
 
     def masked(self) -> dict[str, Any]:
         """Return every setting with secrets replaced by ``***``, as ``GET /admin/config`` shows it."""

@@ -6,16 +6,21 @@ import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from app.call import Choice
+from app.call import Choice, Target
 from app.settings.derive import BUILT_IN, LOOPBACK
 from app.settings.fields import ROLE_FIELDS, BackendOptions, ConfigError, Settings, mask_url, parse_chain, read_env_file
+from app.settings.parity import ParityOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from app.call import Target
+_OPTIONS: dict[str, tuple[str, type[BaseModel]]] = {
+    "backends": ("backend", BackendOptions),
+    "parity": ("role's parity", ParityOptions),
+}
 
 
 def load(env_file: Path) -> Settings:
@@ -41,8 +46,8 @@ def _explain(error: Any) -> str:
     secret = any(word in name for word in ("KEY", "TOKEN", "SECRET"))
     shown = "" if secret or isinstance(error["input"], dict) else f" (it is {mask_url(str(error['input']))[:80]!r})"
     if error["type"] == "extra_forbidden":
-        options = ", ".join(BackendOptions.model_fields).upper()
-        return f"{name}: there is no such option; the options of a backend are {options}"
+        what, options = _OPTIONS[error["loc"][0]]
+        return f"{name}: there is no such option; the options of a {what} are {', '.join(options.model_fields).upper()}"
     return f"{name}: {message}{shown}"
 
 
@@ -114,7 +119,24 @@ def _chain_mistakes(settings: Settings) -> list[str]:
             found.append(f"{name}: {error}")
             continue
         found += [f"{name}: {_unknown_backend(c.target)}" for c in choices if c.target.backend not in _known(settings)]
-    return found + _alias_mistakes(settings)
+    return found + _alias_mistakes(settings) + _parity_mistakes(settings)
+
+
+def _parity_mistakes(settings: Settings) -> list[str]:
+    roles = {*(name.removeprefix("model_") for name in ROLE_FIELDS), *settings.roles}
+    found = []
+    for role, options in settings.parity.items():
+        variable = f"PARITY__{role.replace('-', '_').upper()}__REFERENCE"
+        if role not in roles:
+            found.append(f"{variable}: there is no role {role!r}; the roles are {', '.join(sorted(roles))}")
+            continue
+        try:
+            target = Target.parse(options.reference)
+        except ValueError as error:
+            found.append(f"{variable}: {error}")
+            continue
+        found += [f"{variable}: {_unknown_backend(target)}"] * (target.backend not in _known(settings))
+    return found
 
 
 def _alias_mistakes(settings: Settings) -> list[str]:
@@ -153,7 +175,12 @@ def shadowed(env_file: Path) -> list[str]:
 
 
 class Live:
-    """The settings in force. ``current`` is swapped whole; a call takes one snapshot by reading it once."""
+    """The settings in force. ``current`` is swapped whole; a call takes one snapshot by reading it once.
+
+    Attributes:
+        loaded: what environment and file say.
+        overlay: what comes on top of it while Sluice runs: roles that parity has set back.
+    """
 
     def __init__(self, env_file: Path) -> None:
         """Load the settings.
@@ -162,7 +189,8 @@ class Live:
             ConfigError: they cannot be used.
         """
         self.env_file = env_file
-        self.current = load(env_file)
+        self.loaded = self.current = load(env_file)
+        self.overlay: Callable[[Settings], Settings] = lambda loaded: loaded
         self.error: str | None = None
         self.generation = 0
         self._applied = self._pending = self._stamp()
@@ -175,10 +203,16 @@ class Live:
             self.error = str(error)
             return False
         self.error = None
+        self.loaded = fresh
+        self.lay_over()
+        return True
+
+    def lay_over(self) -> None:
+        """Put in force what was loaded, with what ``overlay`` makes of it."""
+        fresh = self.overlay(self.loaded)
         if fresh != self.current:
             self.current = fresh
             self.generation += 1
-        return True
 
     def poll(self) -> bool | None:
         """Reload once the file has changed and then rested for one poll, so that half a write is never read.

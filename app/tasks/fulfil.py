@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from app.call import Usage
+from app.call import Answered, Usage
 from app.dispatch import Answer
 from app.errors import BackendError, Reason, SluiceError
 from app.pipeline import run
@@ -51,6 +51,19 @@ class Prepared:
     ask: Ask
     expected: Detected | None = None
 
+    def read(self, text: str, finish: str | None) -> Any:
+        """Return the value of an answer.
+
+        Raises:
+            ValueError: it breaks the contract, or is in another language than it is to be.
+        """
+        judged = judge(self.task.spec.output, text, finish, self.values)
+        if isinstance(judged, Broken):
+            raise ValueError(judged.why)  # noqa: TRY004 - it is the text that is wrong
+        if self.task.spec.language_of is not None and language_verdict(self.expected, judged.value)["ok"] is False:
+            raise ValueError("it is in another language")
+        return judged.value
+
 
 async def fulfil(context: Context, task: Task, values: Mapping[str, Any], trace: Trace) -> Done:
     """Run a task once, without parts.
@@ -68,6 +81,7 @@ async def fulfil(context: Context, task: Task, values: Mapping[str, Any], trace:
         good = await asyncio.to_thread(tries.take, answer)
         trace.stage("check")
         if good is not None:
+            trace.answered += tries.answered(answer, trace)
             return good
     return tries.best()
 
@@ -140,6 +154,27 @@ class _Tries:
             judged = Broken(self._other_language())
         self._reject(answer.target, text, judged.why)
         return None
+
+    def answered(self, answer: Answer, trace: Trace) -> list[Answered]:
+        """Return what was answered, with the contract that another answer would be judged by."""
+        role = trace.plan.role if trace.plan is not None else None
+        if role is None:
+            return []
+        choice, task = answer.whole.body["choices"][0], self.prepared.task
+        return [
+            Answered(
+                self.prepared.ask.body,
+                role,
+                answer.target,
+                _text(choice),
+                choice.get("finish_reason"),
+                trace.verdict,
+                read_usage(answer.whole.body.get("usage")),
+                task.name,
+                task.digest,
+                self.prepared.read if task.spec.output.wanted is not None else None,
+            )
+        ]
 
     def _told(self, good: Good) -> dict[str, Any]:
         told: dict[str, Any] = {"repaired": good.repaired, "tries": self.count}

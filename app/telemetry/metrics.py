@@ -11,6 +11,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.telemetry.engine import EngineMetrics
 from app.telemetry.money import LedgerMetrics, MoneyMetrics
+from app.telemetry.parity import ParityMetrics
 from app.telemetry.tally import Tallies
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Metrics:
             multiprocess_mode="livemin",
         )
         self._engine = EngineMetrics(self._registry, label)
+        self.parity = ParityMetrics(self._registry, label)
         self._children()
 
     @property

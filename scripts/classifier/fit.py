@@ -40,7 +40,7 @@ def matrix(prompts: Iterable[str], words: f.Lexicon) -> sparse.csr_matrix:
     starts, columns, values = [0], [], []
     for prompt in prompts:
         _, found = f.extract(f.clip(prompt), words)
-        column, value = _row(found)
+        column, value = row(found)
         columns.append(column)
         values.append(value)
         starts.append(starts[-1] + len(column))
@@ -50,7 +50,8 @@ def matrix(prompts: Iterable[str], words: f.Lexicon) -> sparse.csr_matrix:
     return made
 
 
-def _row(found: f.Features) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def row(found: f.Features) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the columns and the values of one text's features."""
     used = np.flatnonzero(found.shape)
     column = np.concatenate((found.rows, found.skeleton + f.ROWS, used + f.ROWS + f.SKELETON))
     value = np.concatenate((

@@ -192,7 +192,7 @@ def test_the_example_names_every_setting_and_nothing_else() -> None:
     example = (_ROOT / ".env.example").read_text()
     named = set(re.findall(r"^(?:# )?([A-Z][A-Z0-9_]*)=", example, re.MULTILINE))
     nested = {name for name in named if "__" in name}
-    assert {name.lower() for name in named - nested} == set(Settings.model_fields) - {"backends", "roles"}
+    assert {name.lower() for name in named - nested} == set(Settings.model_fields) - {"backends", "parity", "roles"}
     options = set(re.findall(r"BACKENDS__[A-Z_]+?__([A-Z_]+)=", example))
     assert options <= {name.upper() for name in BackendOptions.model_fields}
     _, _, own = example.partition("BACKENDS__MY_BOX")

@@ -20,6 +20,7 @@ import orjson
 
 from tests.upstream import documents
 from tests.upstream.faults import base_name
+from tests.upstream.judge import verdict
 
 if TYPE_CHECKING:
     from tests.upstream.faults import Faults
@@ -93,7 +94,10 @@ def reply_to(body: dict[str, Any], faults: Faults, *, friendly: bool = False) ->
     """
     messages, model = messages_of(body), str(body.get("model", ""))
     asked = next((text_of(m.get("content")) for m in reversed(messages) if m.get("role") == "user"), "")
-    reply = _scripted(asked, body, messages, faults) or Reply(_usual(asked, model, faults, friendly=friendly))
+    judge = faults.find("judge", "gullible")
+    bias, gullible = faults.number("judge", 0), faults.has("gullible")
+    judged = Reply(verdict(body, gullible=gullible, bias=bias)) if judge is not None else None
+    reply = judged or _scripted(asked, body, messages, faults) or Reply(_usual(asked, model, faults, friendly=friendly))
     reply.prompt_tokens = sum(len(words(text_of(m.get("content")))) for m in messages)
     if (finish := faults.find("finish")) is not None:
         reply.finish = finish.arg or "length"
@@ -110,7 +114,9 @@ def _usual(asked: str, model: str, faults: Faults, *, friendly: bool) -> str:
     if friendly:
         return f"This is a scripted answer from the demo model '{base_name(model)}'. You asked: {_repeat(asked)}"
     text = f"You said: {_repeat(asked)}\nThat is the whole of this scripted answer, given word by word."
-    return f"Differently put: {text}" if faults.has("other") else text
+    text = f"Differently put: {text}" if faults.has("other") else text
+    quality = faults.find("quality")
+    return f"{text} (quality {quality.arg})" if quality is not None else text
 
 
 def _repeat(asked: str) -> str:

@@ -67,6 +67,9 @@ Flavours
     thought     extra_content.google.thought_signature in tool calls
     other       another text than all other models give
     words:N     an answer of N words               finish:R   finish_reason R, e.g. `finish:length`
+    quality:N   the answer ends with `(quality N)`: a scripted judge takes the larger for the better; 5 without
+    judge       a judge of answers, for prompts/judge.md; judge:B favours the first answer in B % of questions
+    gullible    one that does what the answers say
     floats      embeddings as numbers always       coded      embeddings in base64 always
     english     a sentence in English              russian    a sentence in Russian
 
@@ -102,8 +105,8 @@ NAMES = (
     | MIDDLE
     | {"down", "chaos", "rst", "close", "hang", "late", "conclose", "slow", "pace", "bighead", "endlesshead"}
     | {"nodone", "nodoneopen", "linger", "varyids", "norole", "fullrole", "orping", "cost", "xgroq", "nousage"}
-    | {"crlf", "bytes", "thought", "other", "words", "finish", "floats", "coded"}
     | {"english", "russian", "full", "prose", "loose", "offschema", "nojson", "blocks", "noformat"}
+    | {"crlf", "bytes", "thought", "other", "words", "finish", "quality", "judge", "gullible", "floats", "coded"}
 )
 
 
