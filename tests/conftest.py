@@ -100,7 +100,8 @@ async def running(env_file: Path, text: str) -> AsyncIterator[Running]:
     try:
         async with httpx.AsyncClient(base_url=root, timeout=30) as client:
             yield Running(f"{root}/v1", client, env_file, app)
-        assert checked.violations() == []
+        found = checked.violations()
+        assert found == [], found
     finally:
         server.should_exit = True
         await task

@@ -26,12 +26,9 @@ if TYPE_CHECKING:
     from tests.upstream.faults import Faults
 
 _WORDS = re.compile(r"\s*\S+|\s+")
+_INTEGER = re.compile(r"\d+")
 _CALL = re.compile(r"^CALL (\S+) ?(.*)$", re.MULTILINE)
 _REPEATED_WORDS = 40
-_SPOKEN = {
-    "english": "I would rather speak English, whatever language I have been asked in and by whomever.",
-    "russian": "Я охотно отвечаю на русском языке, когда меня об этом спрашивают или просят.",
-}
 _REPEATED_CHARS = 300
 
 
@@ -109,8 +106,6 @@ def reply_to(body: dict[str, Any], faults: Faults, *, friendly: bool = False) ->
 def _usual(asked: str, model: str, faults: Faults, *, friendly: bool) -> str:
     if faults.find("words"):
         return " ".join(f"word{n}" for n in range(int(faults.number("words", 10))))
-    if (spoken := faults.find("english", "russian")) is not None:
-        return _SPOKEN[spoken.name]
     if friendly:
         return f"This is a scripted answer from the demo model '{base_name(model)}'. You asked: {_repeat(asked)}"
     text = f"You said: {_repeat(asked)}\nThat is the whole of this scripted answer, given word by word."
@@ -135,7 +130,23 @@ def _scripted(asked: str, body: dict[str, Any], messages: list[dict[str, Any]], 
         return Reply("That is the conclusion of it.", reasoning=asked[7:])
     if asked.startswith("SCRIPT {"):
         return _table(orjson.loads(asked[7:]))
-    return _tool_calls(asked, body) or _document(body, faults)
+    return _eager(asked, body, faults) or _tool_calls(asked, body) or _document(body, faults)
+
+
+def _eager(asked: str, body: dict[str, Any], faults: Faults) -> Reply | None:
+    """Call a tool, as a model would: the one that is forced, else the first; with what the message says."""
+    tools = [tool["function"] for tool in body.get("tools") or () if "function" in tool]
+    choice = body.get("tool_choice")
+    if not tools or choice == "none" or not faults.has("eager"):
+        return None
+    name = choice["function"]["name"] if isinstance(choice, dict) and "function" in choice else tools[0]["name"]
+    tool = next((each for each in tools if each["name"] == name), tools[0])
+    number = _INTEGER.search(asked)
+    told = {int: int(number[0]) if number else 1, str: asked}
+    arguments = documents.minimal(tool.get("parameters") or {"type": "object"})
+    if isinstance(arguments, dict):
+        arguments = {name: told.get(type(value), value) for name, value in arguments.items()}
+    return Reply(calls=[Call(tool["name"], _arguments(arguments))], finish="tool_calls")
 
 
 def _table(table: dict[str, Any]) -> Reply:
@@ -171,8 +182,6 @@ def _forced(tools: list[dict[str, Any]], choice: Any) -> list[Call]:
 
 def _document(body: dict[str, Any], faults: Faults) -> Reply | None:
     wanted = body.get("response_format") or {}
-    if wanted and faults.has("noformat"):
-        raise ValueError("response_format is not supported by this model")
     if wanted.get("type") == "json_schema":
         return Reply(documents.written(wanted["json_schema"].get("schema", {}), faults))
     return Reply('{"answer": "text"}') if wanted.get("type") == "json_object" else None

@@ -71,6 +71,7 @@ Flavours
     judge       a judge of answers, for prompts/judge.md; judge:B favours the first answer in B % of questions
     gullible    one that does what the answers say
     floats      embeddings as numbers always       coded      embeddings in base64 always
+    eager       where there are tools, one is called, with what the message says
     english     a sentence in English              russian    a sentence in Russian
 
 JSON documents, where a response_format asks for one
@@ -106,7 +107,20 @@ NAMES = (
     | {"down", "chaos", "rst", "close", "hang", "late", "conclose", "slow", "pace", "bighead", "endlesshead"}
     | {"nodone", "nodoneopen", "linger", "varyids", "norole", "fullrole", "orping", "cost", "xgroq", "nousage"}
     | {"english", "russian", "full", "prose", "loose", "offschema", "nojson", "blocks", "noformat"}
-    | {"crlf", "bytes", "thought", "other", "words", "finish", "quality", "judge", "gullible", "floats", "coded"}
+    | {
+        "crlf",
+        "bytes",
+        "thought",
+        "other",
+        "words",
+        "finish",
+        "quality",
+        "judge",
+        "gullible",
+        "floats",
+        "coded",
+        "eager",
+    }
 )
 
 
