@@ -108,7 +108,7 @@ async def play(clients: Iterable[Client], cache: Path, work: Path, say: Callable
     try:
         async with Upstream() as up, running(work / ".env", _settings(up, work)) as sluice:
             for client in clients:
-                results.append(await _played(client, cache, sluice.url, up.url, say))
+                results.append(await _played(client, cache, sluice.url, up.url, say))  # noqa: PERF401 - kept on a failure
     except AssertionError as wrong:  # a body or an event that is not as described
         say(f"{wrong}")
         results[-1].failed.append(f"  {wrong}")
