@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 _ROLES = ("small", "medium", "large", "analysis", "polish", "judge", "fast", "accurate")
 _QUICK = ("translation", "language-validation", "map")
-_SHORT = 400
+_AT_ONCE = 20
+_SHORT = 250
 """Tokens: random weights fill whatever they are given, and the engine closes the document before the end."""
 
 
@@ -32,8 +34,8 @@ def _settings(folder: Path) -> str:
 
 
 async def _ask(sluice: Running, name: str, *, seed: int) -> None:
-    inputs = INPUTS[name]
-    told = await call(sluice, f"task/{name}", inputs, max_tokens=_SHORT * _factor(name), seed=seed, temperature=1.0)
+    limits = {"max_tokens": _SHORT * _factor(name), "timeout": 300}
+    told = await call(sluice, f"task/{name}", INPUTS[name], seed=seed, temperature=1.0, **limits)
     _keeps(name, told.text)
 
 
@@ -60,9 +62,9 @@ async def test_contracts_hold_100_of_100_times(
     began = time.monotonic()
     async with running(tmp_path / ".env", _settings(tmp_path)) as sluice:
         for name in INPUTS:
-            for seed in range(100):
-                await _ask(sluice, name, seed=seed)
-                good[name] += 1
+            for first in range(0, 100, _AT_ONCE):
+                await asyncio.gather(*(_ask(sluice, name, seed=seed) for seed in range(first, first + _AT_ONCE)))
+                good[name] += _AT_ONCE
     with capsys.disabled():
         for name, count in good.items():
             print(f"{name}: contract kept {count} of 100 times")  # noqa: T201
