@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     HeaderList = list[tuple[bytes, bytes]]
 
 KEEP_ALIVE_S = 5.0
+_MOST_ATTEMPTS = 40
+"""Attempts that a header names; a task over a long list makes hundreds, and proxies allow a head of 4 to 8 kB."""
 _JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
 _SSE: HeaderList = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -88,7 +90,9 @@ def plain_usd(usd: Decimal) -> str:
 
 
 def _attempts(trace: Trace, target: Target | None) -> bytes:
-    tried = [f"{attempt.target}={attempt.result}" for attempt in trace.attempts]
+    tried = [f"{attempt.target}={attempt.result}" for attempt in trace.attempts[:_MOST_ATTEMPTS]]
+    if len(trace.attempts) > _MOST_ATTEMPTS:
+        tried.append(f"and {len(trace.attempts) - _MOST_ATTEMPTS} more")
     if target is not None and not any(attempt.result == "ok" for attempt in trace.attempts):
         tried.append(f"{target}=ok")
     return _latin(";".join(tried))

@@ -80,6 +80,7 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemin",
         )
+        self._tasks = self._counter("task_calls", "Calls of tasks and pipelines, by how they ended.", "task", "outcome")
         self._engine = EngineMetrics(self._registry, label)
         self.parity = ParityMetrics(self._registry, label)
         self._children()
@@ -141,6 +142,9 @@ class Metrics:
             self._errors.labels(record.error_type).inc()
         for stage, ms in record.stages_ms.items():
             self._stage_of(stage).observe(ms / 1000)
+        if record.task is not None:  # only names of prompt files get that far
+            broke = record.error_type == "backend_contract"
+            self._tasks.labels(record.task, "contract" if broke else record.outcome).inc()
         self._overhead_of().observe(max(record.total_ms - record.backend_ms, 0.0) / 1000)
         self._observe_stream(target, record)
         for attempt in record.attempts:
@@ -180,7 +184,7 @@ class Metrics:
     def _count_detours(self, record: Record) -> None:
         before: Attempt | None = None
         for attempt in record.attempts:
-            if before is not None:
+            if before is not None and before.result != "ok":  # else it was another part of the same call
                 which = self._retries if before.target == attempt.target else self._fallbacks
                 which.labels(before.result).inc()
             before = attempt

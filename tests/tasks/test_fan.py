@@ -149,3 +149,15 @@ def test_merging() -> None:
     assert merged.usage == Usage(prompt=2, completion=4)
     assert merged.told["items"]["total"] == 5
     assert _merged([Part((1,), Trace(), _done("x")), Part((2,), Trace(), _done("y"))], []).value == "x\n\ny"
+
+
+async def test_headers_and_metrics_of_a_long_list(up: Upstream, start: Start) -> None:
+    posts = [{"telegram_message_id": number, "text": "t"} for number in range(1000)]
+    async with start(ROLES, up=up) as sluice:
+        told = await call(sluice, "task/map", {"query": "q", "posts": posts})
+        assert told.headers["x-sluice-attempts"].endswith(";and 10 more")
+        await refused(sluice, "task/map", "no posts")
+        metrics = (await sluice.client.get("/metrics")).text
+    assert 'sluice_task_calls_total{outcome="ok",task="map"} 1.0' in metrics
+    assert 'sluice_task_calls_total{outcome="error",task="map"} 1.0' in metrics
+    assert "sluice_retries_total{" not in metrics

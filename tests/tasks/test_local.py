@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _ROLES = ("small", "medium", "large", "analysis", "polish", "judge", "fast", "accurate")
 _QUICK = ("translation", "language-validation", "map")
-_AT_ONCE = 20
+_AT_ONCE = 4
 _SHORT = 250
 """Tokens: random weights fill whatever they are given, and the engine closes the document before the end."""
 
@@ -34,7 +34,7 @@ def _settings(folder: Path) -> str:
 
 
 async def _ask(sluice: Running, name: str, *, seed: int) -> None:
-    limits = {"max_tokens": _SHORT * _factor(name), "timeout": 300}
+    limits = {"max_tokens": _SHORT * _factor(name), "timeout": 600}
     told = await call(sluice, f"task/{name}", INPUTS[name], seed=seed, temperature=1.0, **limits)
     _keeps(name, told.text)
 
@@ -53,7 +53,7 @@ async def test_contracts_hold_with_random_weights(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.long
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)
 async def test_contracts_hold_100_of_100_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
