@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -34,7 +34,7 @@ def _settings(folder: Path) -> str:
 
 
 async def _ask(sluice: Running, name: str, *, seed: int) -> None:
-    limits = {"max_tokens": _SHORT * _factor(name), "timeout": 600}
+    limits: Any = {"max_tokens": _SHORT * _factor(name), "timeout": 600}
     told = await call(sluice, f"task/{name}", INPUTS[name], seed=seed, temperature=1.0, **limits)
     _keeps(name, told.text)
 
