@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -56,6 +56,11 @@ class Sums:
     baseline: Decimal | None
     saved: Decimal | None
 
+    def less(self, proof: Decimal) -> Sums:
+        """Return it with the cost of what no caller asked for: references and judges that proved the rest."""
+        cost = self.cost if self.cost is None and not proof else (self.cost or _ZERO) + proof
+        return replace(self, cost=cost, saved=None if self.saved is None else self.saved - proof)
+
     def told(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         return {"calls": self.calls, "unpriced_calls": self.unpriced, **_money(self.cost, self.baseline, self.saved)}
@@ -80,10 +85,13 @@ async def savings(database: Database, asked: Asked, prices: Prices, now_ms: int)
         first_ms = (await connection.execute(_first(asked, since))).scalar_one()
         answered = [tuple(row) for row in await connection.execute(_answered(asked, since))]
         pairs = await shadow_lengths(connection)
+        proof = _ZERO if asked.tenant is not None else await _proof_usd(connection, since)
+    total = total.less(proof)
     days = Decimal(max(now_ms - (first_ms or now_ms), _DAY_MS)) / _DAY_MS
     interval, assumption = _interval(total, answered, pairs, prices)
     return {
         **total.told(),
+        "parity_usd": float(proof),
         "interval_usd": interval,
         "assumption": assumption,
         "baseline_model": str(asked.baseline) if asked.baseline is not None else None,
@@ -170,6 +178,18 @@ async def shadow_lengths(connection: AsyncConnection) -> list[tuple[int, int]]:
         {"most": _MOST_PAIRS},
     )
     return [(int(one), int(other)) for one, other in found]
+
+
+async def _proof_usd(connection: AsyncConnection, since: int | None) -> Decimal:
+    """Return what shadow calls and their judges cost."""
+    from sqlalchemy import func, select
+
+    from app.ledger.tables.parity import shadow_samples
+
+    columns = (func.sum(shadow_samples.c.shadow_usd), func.sum(shadow_samples.c.judge_usd))
+    wanted = select(*columns) if since is None else select(*columns).where(shadow_samples.c.at_ms >= since)
+    shadow, judge = (await connection.execute(wanted)).one()
+    return (shadow or _ZERO) + (judge or _ZERO)
 
 
 def _interval(

@@ -22,6 +22,7 @@ from app.ledger.bill import make_bill
 from app.ledger.db import Database, address
 from app.ledger.prices import Prices, prices_of
 from app.ledger.savings import Asked, By, savings
+from app.ledger.tables.parity import shadow_samples
 from app.ledger.writer import Ledger
 from app.route.lengths import length_ratio
 from app.settings import Live
@@ -229,9 +230,15 @@ async def test_a_call_that_cost_more_than_its_baseline_is_shown_so(prices: Price
     assert record.saved_usd == Decimal("0.000018") - Decimal("0.5")
 
 
-async def test_shadow_samples_give_the_interval(prices: Prices, database: Database, tmp_path: Path) -> None:
-    from sqlalchemy import text
+def shadow(number: int) -> dict[str, Any]:
+    """Return a sample whose reference answered about twice as long."""
+    names = dict.fromkeys(("test_id", "request_id", "role", "task", "target", "reference", "method"), "x")
+    usd = {"shadow_usd": Decimal("0.0002"), "judge_usd": Decimal("0.0001")}
+    lengths = {"completion_tokens": 100, "shadow_completion_tokens": 200 + (number % 2) * 20 - 10}
+    return {**names, **usd, **lengths, "id": str(number), "at_ms": number}
 
+
+async def test_shadow_samples_give_the_interval(prices: Prices, database: Database, tmp_path: Path) -> None:
     ledger = Ledger(database, tmp_path / "spill", 1 << 30, LedgerMetrics(CollectorRegistry()))
     trace = Trace(attempts=[Attempt(Target("a", "cheap"), "ok", 1.0, Usage(1000, 1000))])
     ledger.observe(make(trace, Usage(1000, 1000), prices))
@@ -241,16 +248,14 @@ async def test_shadow_samples_give_the_interval(prices: Prices, database: Databa
     assert before["interval_usd"] is None
     assert "assumed" in before["assumption"]
     async with database.begin() as connection:
-        columns = "at_ms BIGINT, completion_tokens BIGINT, shadow_completion_tokens BIGINT"
-        await connection.execute(text(f"CREATE TABLE IF NOT EXISTS shadow_samples ({columns})"))
-        for number in range(40):
-            values = f"({number}, 100, {200 + (number % 2) * 20 - 10})"
-            names = "at_ms, completion_tokens, shadow_completion_tokens"
-            await connection.execute(text(f"INSERT INTO shadow_samples ({names}) VALUES {values}"))
+        await connection.execute(shadow_samples.insert(), [shadow(number) for number in range(40)])
     told = await savings(database, Asked(), prices, now)
     low, high = told["interval_usd"]
     assert low < told["saved_usd"] + 0.015 < high  # the baseline's 1,000 answered tokens, twice
     assert "40 shadow samples" in told["assumption"]
+    assert told["parity_usd"] == pytest.approx(40 * 0.0003)
+    assert told["saved_usd"] == pytest.approx(before["saved_usd"] - 40 * 0.0003), "the proof is paid for too"
+    assert told["cost_usd"] == pytest.approx(before["cost_usd"] + 40 * 0.0003)
     await ledger.close()
 
 
