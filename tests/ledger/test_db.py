@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
+import pkgutil
 import sqlite3
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -94,12 +96,26 @@ async def test_the_second_start_finds_the_tables(database_address: str) -> None:
         await database.close()
 
 
+def test_the_newest_revisions_are_those_that_alembic_finds() -> None:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    from app.ledger import db
+
+    config = Config()
+    config.set_main_option("script_location", str(db._MIGRATIONS))
+    assert db.newest_revisions() == set(ScriptDirectory.from_config(config).get_heads())
+
+
 async def test_the_migrations_make_what_the_tables_say(database_address: str) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
 
-    from app.ledger.tables import metadata
+    from app.ledger import tables
 
+    for module in pkgutil.iter_modules(tables.__path__):
+        importlib.import_module(f"{tables.__name__}.{module.name}")
+    metadata = tables.metadata
     database = Database(database_address)
     await database.start()
     async with database.connect() as connection:
@@ -146,9 +162,14 @@ async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 async def test_the_gateway_opens_it_in_the_background_and_says_so(tmp_path: Path, start: Start) -> None:
     async with start(f"DATA_DIR={tmp_path}/kept\n") as sluice:
+        database = sluice.gateway.database
+        assert database is not None
+        async with asyncio.timeout(20):
+            while True:
+                if database.trouble is None:
+                    break
+                await asyncio.sleep(0.02)
         await until(sluice, "ready")
-        assert sluice.gateway.database is not None
-        assert sluice.gateway.database.trouble is None
     with contextlib.closing(sqlite3.connect(tmp_path / "kept" / "sluice.db")) as file:
         assert file.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 

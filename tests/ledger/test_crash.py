@@ -1,0 +1,164 @@
+"""What the machine does to the ledger: kills, a full disk, a database that is gone. The callers notice nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Start
+from tests.ledger.postgres import PostgresServer
+from tests.processes import served
+from tests.upstream import Upstream
+
+RATE = 500
+"""Calls a second."""
+BODY = {"model": "large", "messages": [{"role": "user", "content": "hello there"}]}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=False)
+    if made.returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def rows(file: Path, what: str = "request_id") -> list[Any]:
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        return [each for (each,) in database.execute(f"SELECT {what} FROM calls")]
+
+
+async def ready(client: Any, name: str, wanted: str) -> None:
+    """Wait until readiness says this of a dependency."""
+    async with asyncio.timeout(60):
+        while True:
+            told = (await client.get("/health/ready")).json()["dependencies"]
+            if wanted in str(told[name]):
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_a_full_disk_costs_no_call_and_no_row(small_disk: Path, start: Start, up: Upstream) -> None:
+    async with start(f"DATA_DIR={small_disk}\nMODEL_LARGE=up/large\nON_WEAK=serve\n", up=up) as sluice:
+        await ready(sluice.client, "database", "ready")
+        filler = small_disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        statuses = [(await sluice.chat("large", f"call {number}")).status_code for number in range(200)]
+        assert set(statuses) == {200}
+        await ready(sluice.client, "ledger", "takes nothing")
+        assert (await sluice.client.get("/health/ready")).json()["status"] == "degraded"
+        filler.unlink()
+        await ready(sluice.client, "ledger", "'status': 'ready'")
+    assert len(rows(small_disk / "sluice.db")) == 200
+
+
+async def calls_at(client: Any, rate: float, until: asyncio.Event, ids: dict[str, float], bad: list[Any]) -> None:
+    """Make calls at a steady rate; note when each was answered."""
+    running: set[asyncio.Task[None]] = set()
+
+    async def one(number: int) -> None:
+        name = f"k{number}-{os.getpid()}-{time.monotonic_ns()}"
+        try:
+            told = await client.post("/v1/chat/completions", json=BODY, headers={"x-request-id": name})
+        except Exception as error:  # noqa: BLE001 - the gateway may be gone
+            bad.append(error)
+            return
+        ids[name] = time.monotonic()
+        if told.status_code != 200:
+            bad.append(told.status_code)
+
+    began, number = time.monotonic(), 0
+    while not until.is_set():
+        while number < (time.monotonic() - began) * rate and len(running) < 200:
+            task = asyncio.create_task(one(number))
+            running.add(task)
+            task.add_done_callback(running.discard)
+            number += 1
+        await asyncio.sleep(0.005)
+    await asyncio.gather(*running, return_exceptions=True)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_kill_9_under_load_ten_times_loses_at_most_the_last_second(tmp_path: Path, up: Upstream) -> None:
+    text = f"BACKENDS__UP__BASE_URL={up.url}\nMLX_ENABLED=false\nMODEL_LARGE=up/large\nON_WEAK=serve\nCACHE=off\n"
+    text += f"DATA_DIR={tmp_path}/d\n"
+    answered: dict[str, float] = {}
+    lost_s: list[float] = []
+    for round_ in range(10):
+        ids: dict[str, float] = {}
+        async with served(tmp_path / ".env", text) as gateway:
+            await ready(gateway.client, "database", "ready")
+            until = asyncio.Event()
+            load = asyncio.create_task(calls_at(gateway.client, RATE, until, ids, []))
+            await asyncio.sleep(4)
+            os.kill(gateway.process.pid, signal.SIGKILL)
+            killed = time.monotonic()
+            until.set()
+            await load
+            await gateway.process.wait()
+        answered |= ids
+        async with served(tmp_path / ".env", text) as gateway:  # the spill file of the dead one is taken over
+            await ready(gateway.client, "database", "ready")
+            await ready(gateway.client, "ledger", "'status': 'ready'")
+        kept = set(rows(tmp_path / "d" / "sluice.db"))
+        with contextlib.closing(sqlite3.connect(tmp_path / "d" / "sluice.db")) as database:
+            assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        missing = [killed - at for name, at in ids.items() if name not in kept]
+        lost_s.append(max(missing, default=0.0))
+        told = f"{len(ids)} answered, {len(missing)} missing, the oldest {lost_s[-1]:.2f} s before the kill"
+        print(f"round {round_}: {told}")  # noqa: T201 - long checks print their figures
+        assert lost_s[-1] <= 1.0
+    assert len(set(rows(tmp_path / "d" / "sluice.db"))) == len(rows(tmp_path / "d" / "sluice.db"))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+async def test_postgres_stopped_for_thirty_seconds_under_load_costs_nothing(tmp_path: Path, up: Upstream) -> None:
+    server = PostgresServer()
+    try:
+        server.start()
+        text = f"BACKENDS__UP__BASE_URL={up.url}\nMLX_ENABLED=false\nMODEL_LARGE=up/large\nON_WEAK=serve\nCACHE=off\n"
+        text += f"DATA_DIR={tmp_path}/d\nDATABASE_URL={server.url}\n"
+        ids: dict[str, float] = {}
+        bad: list[Any] = []
+        async with served(tmp_path / ".env", text) as gateway:
+            await ready(gateway.client, "database", "ready")
+            until = asyncio.Event()
+            load = asyncio.create_task(calls_at(gateway.client, 100, until, ids, bad))
+            await asyncio.sleep(3)
+            await asyncio.to_thread(server.stop)
+            await asyncio.sleep(30)
+            await ready(gateway.client, "ledger", "degraded")
+            await asyncio.to_thread(server.start)
+            await asyncio.sleep(3)
+            until.set()
+            await load
+            await ready(gateway.client, "ledger", "'status': 'ready'")
+            assert await gateway.leave() == 0
+        import asyncpg  # type: ignore[import-untyped]
+
+        connection = await asyncpg.connect(server.url)
+        kept = await connection.fetch("SELECT request_id FROM calls")
+        await connection.close()
+        print(f"{len(ids)} calls, {len(bad)} failed, {len(kept)} rows")  # noqa: T201
+        assert bad == []
+        assert sorted(row["request_id"] for row in kept) == sorted(ids)
+    finally:
+        server.remove()
