@@ -12,6 +12,8 @@ _INEXACT = ("refusal", "tool_calls", "function_call", "audio", "thinking_blocks"
 """Content that cannot be told again exactly: another answer has other ids."""
 _CONTENT = ("content", "reasoning_content", "reasoning", *_INEXACT)
 
+_PLAIN = frozenset({"role", "content"})
+
 
 class Transcript:
     """The state of one streamed answer as the caller has it.
@@ -74,16 +76,24 @@ class Transcript:
         delta = {} if delta is None else delta
         if index or choice.get("logprobs"):
             self.exact = False
-        if any(delta.get(name) for name in _CONTENT):
+        content = delta.get("content")
+        if delta.keys() <= _PLAIN and isinstance(content, str):  # as nearly every event is
+            if content:
+                self._stamp()
+                self.text.append(content)
+        elif any(delta.get(name) for name in _CONTENT):
             self._take_content(delta)
         reason = choice.get("finish_reason")
         if reason:
             self.finish[index] = reason
 
-    def _take_content(self, delta: dict[str, Any]) -> None:
+    def _stamp(self) -> None:
         self.last_ns = time.perf_counter_ns()
         self.first_ns = self.first_ns or self.last_ns
         self.contents += 1
+
+    def _take_content(self, delta: dict[str, Any]) -> None:
+        self._stamp()
         content = delta.get("content")
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")
         if isinstance(content, str) and content:

@@ -100,6 +100,9 @@ class Framer:
         return {**chunk, **changes} if changes else chunk
 
     def _fixed_choices(self, choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if len(choices) == 1:
+            one = self._fixed_choice(choices[0])
+            return choices if one is choices[0] else [] if one is None else [one]
         fixed = [self._fixed_choice(choice) for choice in choices]
         if all(new is old for new, old in zip(fixed, choices, strict=True)):
             return choices

@@ -18,13 +18,19 @@ def good_chunk(chunk: dict[str, Any]) -> bool:
     choices = chunk.get("choices")
     if choices is None or choices == []:
         return True
-    return isinstance(choices, list) and all(_good_choice(each, "delta") for each in choices)
+    if not isinstance(choices, list):
+        return False
+    if len(choices) == 1:
+        return _good_choice(choices[0], "delta")
+    return all(_good_choice(each, "delta") for each in choices)
 
 
 def _good_choice(choice: Any, said: str) -> bool:
+    if not isinstance(choice, dict):
+        return False
+    what, index, finish = choice.get(said), choice.get("index"), choice.get("finish_reason")
     return (
-        isinstance(choice, dict)
-        and isinstance(choice.get(said), dict | None)
-        and isinstance(choice.get("index"), int | None)
-        and isinstance(choice.get("finish_reason"), str | None)
+        (what is None or isinstance(what, dict))
+        and (index is None or isinstance(index, int))
+        and (finish is None or isinstance(finish, str))
     )
