@@ -17,6 +17,7 @@ from app.api.admin_roles import admin_roles
 from app.api.batches import batches
 from app.api.calls import CallEndpoint
 from app.api.completions import Completions
+from app.api.count_tokens import counting
 from app.api.direct import Direct
 from app.api.dress import Dress, Embeddings
 from app.api.edge import Cors, Edge
@@ -85,7 +86,7 @@ def create_app(live: Live | None = None) -> Direct:
     for name, relay in RELAYS.items():
         _mount(app, relay.path, CallEndpoint(gateway, dress_of(name), RelayCall))
     for prefix in ("/v1", ""):
-        for router in (ops.calls, money, stored, files, batches):
+        for router in (ops.calls, money, stored, counting, files, batches):
             app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
     app.include_router(ops.public)
     for router in (admin, admin_calls, admin_parity, admin_roles):

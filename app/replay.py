@@ -74,6 +74,8 @@ def _deltas(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name in ("reasoning_content", "reasoning", "refusal"):
         if message.get(name):
             yield {name: message[name]}
+    if message.get("thinking_blocks"):
+        yield {"thinking_blocks": message["thinking_blocks"]}
     content = message.get("content")
     for piece in _PIECES.findall(content) if isinstance(content, str) else ():
         yield {"content": piece}

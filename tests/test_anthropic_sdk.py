@@ -204,3 +204,14 @@ async def test_silence_is_filled_with_pings(sluice: Running, monkeypatch: pytest
     answer = await sluice.client.post("/v1/messages", json=body)
     assert answer.text.startswith('event: ping\ndata: {"type":"ping"}\n\n')
     assert answer.text.rstrip().endswith('{"type":"message_stop"}')
+
+
+async def test_tokens_are_estimated_where_nobody_counts_them(ai: AsyncAnthropic, up: Upstream) -> None:
+    few = await ai.messages.count_tokens(model="auto", messages=_said("hello"))
+    many = await ai.messages.count_tokens(model="auto", messages=_said("hello " * 500), tools=_TOOLS)
+    assert few.input_tokens < 20
+    assert many.input_tokens > 400
+    assert few.model_extra == {"estimated": True}
+    assert up.log == []
+    with pytest.raises(anthropic.BadRequestError):
+        await ai.messages.count_tokens(model="auto", messages=[])

@@ -76,6 +76,58 @@ _EMBEDDINGS = {
         "encoding_format": {"enum": ["float", "base64"]},
     },
 }
+_RESPONSES = {
+    "type": "object",
+    "required": ["input"],
+    "description": "OpenAI's Responses request; see docs/endpoints.md for what is translated.",
+    "properties": {
+        **_COMMON,
+        "input": {"type": ["string", "array"], "items": {"type": "object"}},
+        "instructions": {"type": ["string", "null"]},
+        "stream": {"type": "boolean"},
+        "tools": {"type": "array", "items": {"type": "object"}},
+        "tool_choice": {"type": ["string", "object"]},
+        "text": {"type": "object"},
+        "reasoning": {"type": ["object", "null"]},
+        "max_output_tokens": {"type": ["integer", "null"], "minimum": 1},
+        "previous_response_id": {"type": ["string", "null"]},
+        "store": {"type": ["boolean", "null"]},
+        "metadata": {"type": ["object", "null"]},
+    },
+}
+_COMPLETIONS = {
+    "type": "object",
+    "required": ["prompt"],
+    "properties": {
+        **_COMMON,
+        "prompt": {"type": ["string", "array"], "items": {"type": ["string", "integer", "array"]}},
+        "stream": {"type": "boolean"},
+        "max_tokens": {"type": "integer", "minimum": 1},
+        "n": {"type": "integer", "minimum": 1, "maximum": 128},
+        "echo": {"type": "boolean"},
+        "logprobs": {"type": ["integer", "null"], "minimum": 0, "maximum": 20},
+        "suffix": {"type": ["string", "null"]},
+        "stop": {"type": ["string", "array"], "items": _TEXT},
+    },
+}
+_MESSAGES = {
+    "type": "object",
+    "required": ["max_tokens", "messages"],
+    "description": "Anthropic's Messages request; see docs/endpoints.md for what is translated.",
+    "properties": {
+        "model": _COMMON["model"],
+        "max_tokens": {"type": "integer", "minimum": 1},
+        "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+        "system": {"type": ["string", "array"], "items": {"type": "object"}},
+        "stream": {"type": "boolean"},
+        "tools": {"type": "array", "items": {"type": "object"}},
+        "tool_choice": {"type": "object"},
+        "stop_sequences": {"type": "array", "items": _TEXT},
+        "thinking": {"type": "object"},
+        "output_config": {"type": "object"},
+        "metadata": {"type": "object"},
+    },
+}
 
 
 def _operation(
@@ -101,11 +153,15 @@ def _relay(name: str, relay: Relay) -> dict[str, Any]:
 
 
 _OBJECT = {"application/json": {"schema": {"type": "object"}}}
+_STREAMED = {**_OBJECT, "text/event-stream": {"schema": _TEXT}}
 _PATHS = {
     "/v1/chat/completions": {
         "post": _operation("chat", "Answer a chat.", _CHAT, {**_OBJECT, "text/event-stream": {"schema": _TEXT}})
     },
     "/v1/embeddings": {"post": _operation("embeddings", "Turn texts into vectors.", _EMBEDDINGS, _OBJECT)},
+    "/v1/responses": {"post": _operation("responses", "Answer a response.", _RESPONSES, _STREAMED)},
+    "/v1/completions": {"post": _operation("completions", "Go on from prompts.", _COMPLETIONS, _STREAMED)},
+    "/v1/messages": {"post": _operation("messages", "Answer a message.", _MESSAGES, _STREAMED)},
     "/v1/route": {"post": _operation("route", "Say what a chat would be judged and sent to.", _CHAT, _OBJECT)},
 } | {path_of(name): _relay(name, relay) for name, relay in RELAYS.items()}
 

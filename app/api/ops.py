@@ -50,6 +50,9 @@ async def root(request: Request, gateway: Here) -> Response:
         "endpoints": [
             "POST /v1/chat/completions",
             "POST /v1/responses",
+            "POST /v1/completions",
+            "POST /v1/messages",
+            "POST /v1/messages/count_tokens",
             "POST /v1/embeddings",
             *(f"POST {path_of(name)}" for name in RELAYS),
             "POST /v1/files",

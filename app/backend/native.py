@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from app.call import Native, Target
 
 Json = dict[str, Any]
+COUNT_PATH = "/messages/count_tokens"
+COUNTED = frozenset({"model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "mcp_servers"})
+"""What of a message's request counts as input."""
 _REASONS = "reasoning.encrypted_content"
 
 

@@ -13,9 +13,10 @@ from app.backend import wire_errors
 from app.backend.base import Event, Whole
 from app.backend.catalog import adapt, encoded, has_wire, passed_on
 from app.backend.http import endpoint_url
-from app.backend.native import WIRES, NativeEvent, Spoken, spoken
+from app.backend.native import COUNT_PATH, COUNTED, WIRES, NativeEvent, Spoken, spoken
 from app.backend.shape import good_answer, good_chunk
 from app.backend.sse import SSEDecoder
+from app.call import Trace
 from app.endpoints import RELAYS
 from app.errors import BackendError, Reason
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from app.backend.http import Client, Reply
-    from app.call import Ask, BackendConfig, Target, Trace
+    from app.call import Ask, BackendConfig, Native, Target
 
 PATHS = {"chat": "/chat/completions", "embeddings": "/embeddings"} | {
     name: relay.path for name, relay in RELAYS.items()
@@ -43,7 +44,7 @@ class OpenAIBackend:
         self.config = config
         self._client = client
         self._max_answer_bytes = max_answer_bytes
-        paths = PATHS | {wire.path: wire.path for wire in WIRES.values()}
+        paths = PATHS | {path: path for path in (COUNT_PATH, *(wire.path for wire in WIRES.values()))}
         self._urls = {endpoint: endpoint_url(config.base_url, path) for endpoint, path in paths.items()}
         self._headers = CIMultiDict(
             {"content-type": "application/json", "accept": "application/json", "user-agent": f"sluice/{__version__}"}
@@ -88,6 +89,20 @@ class OpenAIBackend:
         if body is None:
             raise BackendError(Reason.MALFORMED, f"{self.config.name} answered 200 with something that is no answer.")
         return Whole(raw, body, native=answer) if said.relayed else Whole(orjson.dumps(body), body)
+
+    async def count_tokens(self, native: Native, target: Target) -> int:
+        """Ask how many tokens the input of a message has.
+
+        Raises:
+            BackendError: it does not say.
+        """
+        said = spoken(native, target)
+        asked = {name: value for name, value in said.body.items() if name in COUNTED}
+        _, told = await self._answer(COUNT_PATH, asked, Trace(), said.headers)
+        if not isinstance(told.get("input_tokens"), int):
+            raise BackendError(Reason.MALFORMED, f"{self.config.name} answered without a count.")
+        count: int = told["input_tokens"]
+        return count
 
     async def admin(self, path: str, body: bytes, trace: Trace) -> tuple[int, Mapping[str, str], bytes]:
         """Post to another endpoint of the same server, beside its base URL; return status, headers and body.

@@ -294,6 +294,14 @@ class TestOwnCallers:
             assert (await sluice.client.post("/v1/messages", json=body)).status_code == 200
         assert [attempt.path for attempt in up.log] == ["/v1/messages"]
 
+    async def test_tokens_are_counted_where_they_can_be(self, claude: AsyncAnthropic, up: Upstream) -> None:
+        system: Any = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]
+        told = await claude.messages.count_tokens(model="auto", system=system, messages=_said("one two three"))
+        assert told.input_tokens == 5
+        assert up.log[0].body == {"model": "claude-large", "system": system, "messages": _said("one two three")}
+        estimated = await claude.messages.count_tokens(model="anthropic/claude-503", messages=_said("one two three"))
+        assert estimated.model_extra == {"estimated": True}
+
     async def test_errors_in_mid_stream(self, claude: AsyncAnthropic) -> None:
         async def read() -> None:
             async with claude.messages.stream(
