@@ -22,7 +22,7 @@ from tests.schema_wires import anthropic_error, anthropic_violations, message_st
 from tests.wire.told import completions, meaning, streamed, united
 
 _SIZES = st.integers(1, 7)
-_FEW = settings(max_examples=60, deadline=None)
+_FEW = settings(max_examples=25, deadline=None)
 
 
 @_FEW

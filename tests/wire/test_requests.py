@@ -13,7 +13,7 @@ from app.wire import messages_request, responses_request
 from app.wire.chat_messages import to_messages, trimmed
 from tests.wire.told import NAME, TEXT, Json, calls
 
-_FEW = settings(max_examples=60, deadline=None)
+_FEW = settings(max_examples=25, deadline=None)
 _IMAGE = st.sampled_from(["data:image/png;base64,iVBORw0KGgo=", "https://example.org/a.png"])
 _VISIBLE = TEXT.map(lambda text: f"a{text}b")
 _PART = st.one_of(
