@@ -238,3 +238,25 @@ async def test_what_no_role_names_is_never_loaded(ai: AsyncOpenAI, sluice: Runni
             "model",
         )
     assert set((await sluice.client.get("/admin/models")).json()["models"]) == set(names.values())
+
+
+async def test_the_other_wires(ai: AsyncOpenAI, sluice: Running, names: dict[str, str]) -> None:
+    """Prompts go to the model as they are; responses and messages are chats in another dress."""
+    prompt: Any = {"model": names["qwen"], "max_tokens": 8, "temperature": 0, "logprobs": 2}
+    text = await ai.completions.create(prompt="once upon a time", **prompt)
+    logprobs: Any = text.choices[0].logprobs
+    assert "".join(logprobs.tokens) == text.choices[0].text
+    assert text.usage
+    assert text.usage.completion_tokens == 8
+    tokens = await ai.completions.create(prompt=[5, 6, 7], **prompt)
+    assert tokens.usage
+    assert tokens.usage.prompt_tokens == 3
+    async with ai.responses.stream(model=names["qwen"], input="hello", max_output_tokens=16, temperature=0) as stream:
+        async for _ in stream:
+            pass
+    plain = await ai.responses.create(model=names["qwen"], input="hello", max_output_tokens=16, temperature=0)
+    assert (plain.status, plain.usage and plain.usage.output_tokens) == ("incomplete", 16)
+    body = {"model": names["qwen"], "max_tokens": 16, "messages": [{"role": "user", "content": "hello"}]}
+    message = (await sluice.client.post("/v1/messages", json={**body, "temperature": 0})).json()
+    assert (message["stop_reason"], message["usage"]["output_tokens"]) == ("max_tokens", 16)
+    assert message["content"][0]["text"] == plain.output_text
