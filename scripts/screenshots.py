@@ -66,6 +66,7 @@ def _page(on: Stage, chrome: Browser, width: int, theme: str) -> Page:
         reduced_motion="reduce",
     )
     page = context.new_page()
+    page.set_default_timeout(120_000)
     page.goto("/login")
     page.get_by_label("ADMIN_KEY").fill(KEY)
     page.keyboard.press("Enter")

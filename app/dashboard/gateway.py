@@ -20,6 +20,8 @@ _FRESH_S = 0.9
 """Several open pages cause one request: what is younger than this is not asked for again."""
 _REST = 9
 """An answer that takes the gateway long is asked for less often: at most a tenth of its time goes there."""
+_FOR_BOTH = "/v1/savings"
+"""Tells an admin everybody's figures, and a caller its own."""
 _KEPT = 200
 """Answers of so many addresses are remembered."""
 
@@ -147,7 +149,8 @@ class Gateway:
         return f"{self._config.gateway_url}{path}"
 
     def _headers(self, path: str) -> dict[str, str]:
-        key = self._config.caller_key if path.startswith("/v1/") else self._config.admin_key
+        as_caller = path.startswith("/v1/") and not path.startswith(_FOR_BOTH)
+        key = self._config.caller_key if as_caller else self._config.admin_key
         return {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
 
     @contextlib.contextmanager

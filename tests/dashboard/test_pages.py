@@ -17,7 +17,10 @@ from app.dashboard.shell import PAGES
 from tests.dashboard.axe import axe_source, violations
 from tests.dashboard.stage import KEY, PAST, SLOW, Stage, browser, chromium, stage, until
 
-pytestmark = pytest.mark.skipif(chromium() is None, reason="chromium is not installed")
+pytestmark = [
+    pytest.mark.skipif(chromium() is None, reason="chromium is not installed"),
+    pytest.mark.timeout(300),
+]
 expect.set_options(timeout=20_000)
 _WIDE: ViewportSize = {"width": 1440, "height": 900}
 _NARROW: ViewportSize = {"width": 390, "height": 844}
