@@ -27,6 +27,9 @@ _PAGES = {
     "keys": "/keys",
     "playground": "/playground",
 }
+_CHARTS = frozenset({"overview", "money"})
+_SETTLE_MS = 400
+"""Until fonts are there and a chart has its size."""
 _WITH_SCROLL = frozenset({390})
 
 
@@ -77,7 +80,9 @@ def _page(on: Stage, chrome: Browser, width: int, theme: str) -> Page:
 def _show(page: Page, name: str) -> None:
     page.goto(_PAGES[name])
     page.locator(".skeleton").first.wait_for(state="detached")
-    page.wait_for_load_state("networkidle")
+    if name in _CHARTS:
+        page.locator(".chart svg").first.wait_for()
+    page.wait_for_timeout(_SETTLE_MS)
     if name == "playground":
         page.get_by_label("What a caller would ask").fill(_PROMPT)
         page.get_by_role("button", name="Send").click()
