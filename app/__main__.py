@@ -15,6 +15,7 @@ from app.cli.chat import chat
 from app.cli.common import ENV_FILE, EnvFile, Json, settings_of
 from app.cli.dashboard import dashboard
 from app.cli.importer import import_litellm
+from app.cli.keys import keys_cli
 from app.cli.models import models_cli
 from app.cli.parity import parity_cli
 from app.cli.roles import roles_cli
@@ -32,6 +33,7 @@ cli.command()(bench)
 cli.command("import-litellm")(import_litellm)
 cli.command()(dashboard)
 cli.command()(savings)
+cli.add_typer(keys_cli, name="keys")
 cli.add_typer(models_cli, name="models")
 cli.add_typer(parity_cli, name="parity")
 cli.add_typer(roles_cli, name="roles")

@@ -517,6 +517,7 @@ class Record:
         baseline: the target that the call is compared with; baseline_usd: what it would have cost there.
         saved_usd: baseline less cost, negative where the call cost more.
         why: why it was judged and sent as it was; quotes nothing of the prompt.
+        key: the id of the caller's key, where it has one in the database.
         prompt, answer: what was asked (JSON) and served; only where LOG_CONTENT is on.
     """
 
@@ -554,6 +555,7 @@ class Record:
     prompt: str | None = None
     answer: str | None = None
     why: tuple[str, ...] = ()
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

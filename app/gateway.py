@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from app.admission import Limits
 from app.guard.cache import AnswerCache, MemoryCache
 from app.guard.flight import Flights
+from app.guard.limits import Parallel, Rates
+from app.ledger.keys import Keys
 from app.prompts.library import Library
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from app.guard.board import Board
     from app.guard.lanes import Lanes
     from app.guard.share import Sharing
+    from app.ledger.budgets import Budgets
     from app.ledger.db import Database
     from app.ledger.prices import Prices
     from app.ledger.responses import ResponseStore
@@ -40,6 +44,7 @@ class Gateway:
         prices: what each target costs.
         late: records that wait for the prices to be loaded, in a gateway's first second.
         database: what is kept; None where DATABASE_URL is off. Usable once its ``trouble`` is None.
+        keys: callers' keys; limits: how much of what they allow is used; budgets: of money, None where nothing is kept.
         cache: answers that were given before.
         flights: upstream calls under way that identical calls share.
         library: the prompt files: tasks and pipelines.
@@ -63,6 +68,9 @@ class Gateway:
     samples: Callable[[str], bool] | None = None
     late: set[asyncio.Task[None]] = field(default_factory=set)
     database: Database | None = None
+    limits: Limits = field(default_factory=lambda: Limits(Rates(), Parallel()))
+    budgets: Budgets | None = None
+    keys: Keys = field(default_factory=Keys)
     cache: AnswerCache = field(default_factory=lambda: AnswerCache(MemoryCache(0, 0)))
     flights: Flights = field(default_factory=Flights)
     library: Library = field(default_factory=Library)

@@ -12,14 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.admission import Limits
 from app.backend.registry import Backends
 from app.batch.runner import Runner
 from app.guard.board import Board, BoardStore
 from app.guard.cache import AnswerCache, MemoryCache
+from app.guard.limits import Parallel, Rates
 from app.guard.redis_client import RedisClient
 from app.guard.redis_store import RedisStore
 from app.guard.share import Sharing
+from app.ledger.budgets import Budgets
 from app.ledger.db import Database, DatabaseUnavailableError, address
+from app.ledger.keys import Keys
 from app.ledger.writer import Ledger
 from app.parity.judge import Judge
 from app.parity.keeper import Keeper
@@ -142,13 +146,23 @@ def _otel(endpoint: str, gateway: Gateway) -> Otel:
 
 
 def _remember(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
-    """Set up the cache of answers: in memory, and in Redis where there is one."""
+    """Set up the cache of answers and the limits of keys: in memory, and in Redis where there is one."""
     settings = gateway.live.current
     redis = RedisClient(settings.redis_url) if settings.redis_url else None
     if redis is not None:
         stack.push_async_callback(redis.aclose)
     gateway.cache = AnswerCache(MemoryCache(0, settings.cache_ttl_s), redis)
     gateway.cache.resize(settings.cache_mb, settings.cache_ttl_s)
+    rates = Rates(settings.redis_url)
+    stack.push_async_callback(rates.aclose)
+    gateway.limits = Limits(rates, Parallel(redis))
+    gateway.keys = Keys(gateway.database)
+    if gateway.database is not None:
+        gateway.budgets = budgets = Budgets(gateway.database)
+        gateway.hooks.append(budgets.note)
+        stack.push_async_callback(budgets.close)
+        budgets.start()
+        _beside(stack, gateway.keys.follow)
 
 
 async def _price(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:

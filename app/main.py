@@ -12,6 +12,7 @@ from app import __version__
 from app.api import errors, openapi, ops
 from app.api.admin import admin
 from app.api.admin_calls import admin_calls
+from app.api.admin_keys import admin_keys
 from app.api.admin_parity import admin_parity
 from app.api.admin_roles import admin_roles
 from app.api.batches import batches
@@ -89,7 +90,7 @@ def create_app(live: Live | None = None) -> Direct:
         for router in (ops.calls, money, stored, counting, files, batches):
             app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
     app.include_router(ops.public)
-    for router in (admin, admin_calls, admin_parity, admin_roles):
+    for router in (admin, admin_calls, admin_keys, admin_parity, admin_roles):
         app.include_router(router)
     errors.install(app)
     openapi.install(app)

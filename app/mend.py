@@ -131,12 +131,17 @@ class Mender:
             plan = make_plan(ask, self.trace.verdict or Verdict(), self.settings, self.catalog)
         except SluiceError as error:
             raise _Nobody from error
-        candidates = tuple(target for target in plan.candidates if target not in but)
+        candidates = tuple(target for target in plan.candidates if target not in but and self._payable(target))
         if not candidates:
             raise _Nobody
         plan = replace(plan, candidates=candidates)
         walk = Walk(ask, plan, self.settings, self.gateway.backends, self.gateway.lanes, self.trace)
         return await walk.first(walk.whole)
+
+    def _payable(self, target: Target) -> bool:
+        """Whether what it costs can be held against the key's budget, where it has one."""
+        key = self.ask.key
+        return key is None or not key.budgeted or self.gateway.prices.estimate_usd(target, 0, 0) is not None
 
     def _signed(self, draft: Answer, other: Answer) -> Answer:
         """Add the footer where the operator wants one."""

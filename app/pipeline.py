@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from app import relay
 from app.backend.catalog import Catalog
 from app.call import Plan, Trace, Verdict
-from app.dispatch import Answer, Walk
+from app.charge import charged
+from app.dispatch import Walk
 from app.mend import Mender, polish_prompt
 from app.recall import Recall
 from app.replay import Replay
@@ -22,6 +23,7 @@ from app.route.tiers import hinted
 
 if TYPE_CHECKING:
     from app.call import Ask
+    from app.dispatch import Answer
     from app.gateway import Gateway
     from app.recall import AnyAnswer
     from app.relay import RelayAnswer
@@ -53,16 +55,19 @@ async def run(ask: Ask, settings: Settings, gateway: Gateway, trace: Trace) -> A
 
 async def _serve(
     ask: Ask, plan: Plan, settings: Settings, gateway: Gateway, catalog: Catalog, trace: Trace
-) -> Answer | StreamAnswer | Replay:
-    """Have the candidates answer; check, polish or escalate what they say."""
-    mender = Mender(ask, plan, settings, gateway, catalog, trace) if plan.check else None
-    held_back = ask.stream and mender is not None and mender.mends and settings.polish_streams == "buffer"
-    walk = Walk(_whole(ask) if held_back else ask, plan, settings, gateway.backends, gateway.lanes, trace)
-    if ask.stream and not held_back:
-        return StreamAnswer(walk, await walk.first(partial(walk.begin, body=ask.body)), mender.said if mender else None)
-    draft = await walk.first(walk.whole)
-    answer = await mender.serve(draft) if mender is not None else draft
-    return Replay(answer) if ask.stream else answer
+) -> AnyAnswer:
+    """Have the candidates answer; check, polish or escalate what they say. Where the key has a budget, it pays."""
+    plan, charge = await charged(ask, plan, gateway, settings, trace)
+    async with charge:
+        mender = Mender(ask, plan, settings, gateway, catalog, trace) if plan.check else None
+        held_back = ask.stream and mender is not None and mender.mends and settings.polish_streams == "buffer"
+        walk = Walk(_whole(ask) if held_back else ask, plan, settings, gateway.backends, gateway.lanes, trace)
+        if ask.stream and not held_back:
+            begun = await walk.first(partial(walk.begin, body=ask.body))
+            return charge.until_over(StreamAnswer(walk, begun, mender.said if mender else None))
+        draft = await walk.first(walk.whole)
+        answer = await mender.serve(draft) if mender is not None else draft
+        return Replay(answer) if ask.stream else answer
 
 
 async def run_relay(ask: Ask, settings: Settings, gateway: Gateway, trace: Trace) -> Answer | RelayAnswer:
@@ -72,6 +77,7 @@ async def run_relay(ask: Ask, settings: Settings, gateway: Gateway, trace: Trace
         SluiceError: what the caller is to be told.
     """
     _verdict, plan = decide(ask, settings, Catalog(settings, known.context_window), trace)
+    plan, _ = await charged(ask, plan, gateway, settings, trace)
     walk = Walk(ask, plan, settings, gateway.backends, gateway.lanes, trace)
     return await walk.first(partial(relay.attempt, walk))
 

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from app.call import Ask, Trace
+    from app.charge import Tended
     from app.gateway import Gateway
     from app.rescue import StreamAnswer
 
-    AnyAnswer = Answer | StreamAnswer | Replay | Listener[Any]
+    AnyAnswer = Answer | StreamAnswer | Replay | Tended | Listener[Any]
     Work = Callable[[Trace], Awaitable[AnyAnswer]]
 
 
@@ -109,7 +110,7 @@ class Recall:
         if self._good(trace) and whole(choice.get("finish_reason") for choice in choices):
             self.gateway.cache.keep(self.key, b"%b\n%b" % (str(answer.target).encode(), answer.whole.raw))
 
-    def _keep_events(self, source: StreamAnswer | Replay, events: list[Event], trace: Trace) -> None:
+    def _keep_events(self, source: StreamAnswer | Replay | Tended, events: list[Event], trace: Trace) -> None:
         """Keep a streamed answer that is good, event by event."""
         if any(type(each) is not Event for each in events):
             return  # on the caller's own wire

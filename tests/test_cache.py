@@ -46,6 +46,9 @@ async def test_a_deterministic_call_is_answered_once(sluice: Running, up: Upstre
     assert answers[1].headers["x-sluice-target"] == "up/large"
     assert "x-sluice-attempts" not in answers[1].headers
     assert len(up.log) == 1
+    told = (await sluice.client.get("/metrics")).text
+    assert 'sluice_answer_cache_total{outcome="hit"} 1.0' in told
+    assert 'sluice_answer_cache_total{outcome="miss"} 1.0' in told
     assert [(record.cache, len(record.attempts), record.outcome) for record in records] == [
         ("miss", 1, "ok"),
         ("hit", 0, "ok"),

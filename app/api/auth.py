@@ -6,12 +6,14 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from app.errors import PolicyError
+from app.errors import PolicyError, SluiceError
 
 if TYPE_CHECKING:
+    from app.call import KeyTerms
+    from app.ledger.keys import Keys
     from app.settings import Settings
 
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -27,29 +29,72 @@ def _tenants(keys: tuple[str, ...]) -> dict[bytes, str]:
     return {digest: f"key-{digest.hex()[:8]}" for digest in digests}
 
 
-def authenticate(headers: Headers, settings: Settings) -> str:
-    """Return the caller's tenant.
+class Caller(NamedTuple):
+    """Who is calling: a tenant, and what the key allows; None where that is everything."""
 
-    Keys are looked up by their SHA-256, so that the time taken tells nothing of a key.
+    tenant: str
+    key: KeyTerms | None = None
+
+
+async def authenticate(headers: Headers, settings: Settings, keys: Keys) -> Caller:
+    """Return who is calling.
+
+    Keys are looked up by their SHA-256, so that the time taken tells nothing of a key. As long as there are none, in
+    API_KEYS or in the database, and KEYS_REQUIRED is off, anybody may call.
 
     Raises:
         PolicyError: 401, where keys are asked for and none or a wrong one came.
+        SluiceError: 503, the keys cannot be read yet.
     """
-    if not settings.api_keys:
-        return "anonymous"
     key = presented_key(headers)
-    tenant = _tenants(settings.api_keys).get(hashlib.sha256(key).digest()) if key else None
-    if tenant is None:
+    digest = hashlib.sha256(key).digest()
+    if settings.api_keys and (tenant := _tenants(settings.api_keys).get(digest)) is not None:
+        return Caller(tenant)
+    known = keys.are_known or await keys.known()
+    terms = keys.find(digest)
+    if terms is not None:
+        return Caller(terms.tenant, terms)
+    if not known and (key or not settings.api_keys):
+        raise SluiceError(
+            "The keys cannot be read: the database is away. Try again.",
+            status=503,
+            code="keys_unavailable",
+            fault="sluice_keys_unavailable",
+            retry_after_s=2,
+        )
+    if not (settings.api_keys or keys.any or settings.keys_required):
+        return _ANYBODY
+    raise PolicyError(
+        "Incorrect API key provided. It is unknown, revoked, or its time is over."
+        if key
+        else "You didn't provide an API key. Send one of Sluice's keys as 'Authorization: Bearer KEY'.",
+        status=401,
+        type="invalid_request_error",
+        code="invalid_api_key",
+        fault="policy_unauthenticated",
+    )
+
+
+async def still_good(key_id: str, keys: Keys) -> KeyTerms:
+    """Return what a key allows on whose behalf something is done later.
+
+    Raises:
+        PolicyError: 401, it was revoked, or its time is over.
+    """
+    await keys.known()
+    terms = keys.of(key_id)
+    if terms is None:
         raise PolicyError(
-            "Incorrect API key provided. Use one of the keys in Sluice's API_KEYS."
-            if key
-            else "You didn't provide an API key. Send one of Sluice's keys as 'Authorization: Bearer KEY'.",
+            "The key that this was asked with is revoked, or its time is over.",
             status=401,
             type="invalid_request_error",
             code="invalid_api_key",
             fault="policy_unauthenticated",
         )
-    return tenant
+    return terms
+
+
+_ANYBODY = Caller("anonymous")
 
 
 def presented_key(headers: Headers) -> bytes:

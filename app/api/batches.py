@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -11,7 +12,7 @@ from fastapi import APIRouter, Request
 
 from app.api.check import bad
 from app.api.files import found_file, limit_of, page, seconds_kept, stores
-from app.api.ops import Here, Tenant  # noqa: TC001 - FastAPI reads the annotations
+from app.api.ops import Caller, Here, Tenant  # noqa: TC001 - FastAPI reads the annotations
 from app.api.parse import decode, read_body
 from app.batch.folder import new_id
 from app.batch.lines import ENDPOINTS
@@ -34,10 +35,12 @@ _OVER = ("failed", "completed", "expired", "cancelled")
 
 
 @batches.post("/batches")
-async def create_batch(request: Request, gateway: Here, tenant: Tenant) -> dict[str, Any]:
+async def create_batch(request: Request, gateway: Here, caller: Caller) -> dict[str, Any]:
     """Begin a batch; what is wrong with its lines is told by its state."""
     body = decode(await read_body(request.receive, gateway.live.current.max_body_mb))
-    batch = await _checked(body, gateway, tenant)
+    batch = await _checked(body, gateway, caller.tenant)
+    if caller.key is not None:
+        batch = replace(batch, key_id=caller.key.id)
     _, store = stores(gateway)
     await store.add(batch)
     gateway.wake_batches()

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from app.admission import Turn
 from app.api import auth, respond
 from app.api.after import show
 from app.api.dress import Dress
@@ -74,6 +75,7 @@ class Call:
         self._dress = dress(self._settings, gateway, self._request_id, self._headers)
         self._send = send
         self._trace = Trace(context=w3c.begin(self._headers, gateway.samples))
+        self._turn = Turn(gateway.limits)
         self._ask: Ask | None = None
         self._answer: AnyAnswer | None = None
         self._writer: respond.SSEWriter | None = None
@@ -89,11 +91,13 @@ class Call:
         except ClientGoneError:
             self._outcome = "abandoned"
         finally:
+            self._turn.end(self._trace)
             self._record()
 
     async def _serve(self, receive: Receive) -> None:
         try:
             self._ask = ask = await self._parse(receive)
+            await self._turn.begin(ask, self._settings)
         except SluiceError as error:
             await self._refuse(error)
             return
@@ -117,14 +121,21 @@ class Call:
 
     async def _parse(self, receive: Receive) -> Ask:
         trace, settings = self._trace, self._settings
-        owner = self._owner
-        tenant = auth.authenticate(self._headers, settings) if owner is None else owner.tenant
+        tenant, key = await self._caller()
         trace.stage("auth")
         raw = await read_body(receive, settings.max_body_mb)
         trace.stage("receive")
         ask = await self._make_ask(raw, tenant)
         trace.stage("parse")
-        return ask if owner is None else replace(ask, background=True)
+        ask = ask if self._owner is None else replace(ask, background=True)
+        return ask if key is None else replace(ask, key=key)
+
+    async def _caller(self) -> auth.Caller:
+        """Return who is calling, or on whose behalf a batch calls."""
+        keys, owner = self._gateway.keys, self._owner
+        if owner is None:
+            return await auth.authenticate(self._headers, self._settings, keys)
+        return auth.Caller(owner.tenant, None if owner.key_id is None else await auth.still_good(owner.key_id, keys))
 
     async def _make_ask(self, raw: bytes, tenant: str) -> Ask:
         dress = self._dress
@@ -241,7 +252,8 @@ class Call:
     # -- all -----------------------------------------------------------------------------------------------------------
 
     def _call_headers(self, target: Target | None) -> HeaderList:
-        return [*self._dress.headers(), *respond.call_headers(self._trace, target, self._bill)]
+        quotas = [header for quota in self._turn.quotas for header in quota.headers()]
+        return [*self._dress.headers(), *quotas, *respond.call_headers(self._trace, target, self._bill)]
 
     async def _refuse(self, error: SluiceError) -> None:
         self._error, self._outcome, self._status = error, "error", error.status

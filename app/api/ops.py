@@ -29,8 +29,16 @@ def gateway_of(request: Request) -> Gateway:
 Here = Annotated[Gateway, Depends(gateway_of)]
 
 
-def _tenant(request: Request) -> str:
-    return auth.authenticate(dict(request.scope["headers"]), gateway_of(request).live.current)
+async def _caller(request: Request) -> auth.Caller:
+    gateway = gateway_of(request)
+    return await auth.authenticate(dict(request.scope["headers"]), gateway.live.current, gateway.keys)
+
+
+Caller = Annotated[auth.Caller, Depends(_caller)]
+
+
+async def _tenant(caller: Caller) -> str:
+    return caller.tenant
 
 
 Tenant = Annotated[str, Depends(_tenant)]

@@ -63,6 +63,7 @@ def make_record(
         chars=len(text) if text is not None else None,
         code_block="```" in text if text is not None else None,
         cache=trace.cache,
+        key=ask.key.id if ask is not None and ask.key is not None else None,
         task=trace.task,
         prompt_hash=trace.prompt_hash,
         cost_usd=bill.cost_usd,

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from app.call import Ask
 
 
+_FILES = ("task/", "pipeline/")
+"""Models that are prompt files."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
     """What a model name stands for.
@@ -100,6 +104,18 @@ def _auto(endpoint: str, verdict: Verdict, settings: Settings) -> Chain:
     first, *spares = auto_roles(verdict, settings)
     judged = f"{verdict.kind or 'unjudged'}, complexity {verdict.complexity or 'unknown'}"
     return Chain(chain_of_role(first, settings), first, f"{judged}: the role {first}", tuple(spares))
+
+
+def meant(name: str, settings: Settings) -> tuple[str, ...]:
+    """Return the names under which a key may allow a model: as it is asked for, and what that stands for."""
+    meaning = settings.model_aliases.get(name, name)
+    lower = meaning.lower()
+    if lower == "auto" or lower in settings.chains:
+        return name, lower
+    if meaning != name or name.startswith(_FILES):
+        return name, meaning
+    target = _target(name, settings)
+    return ("auto",) if target is None else (name, str(target))
 
 
 def chain_of_role(role: str, settings: Settings) -> tuple[Choice, ...]:

@@ -68,10 +68,12 @@ def _mistakes(settings: Settings) -> list[str]:
         found.append("RUNLOOP_TUNNEL_URL: must hold both {port} and {key}")
     if settings.tier_small_max > settings.tier_medium_max:
         found.append("TIER_SMALL_MAX: is larger than TIER_MEDIUM_MAX, so that no call is of medium complexity")
-    if settings.host not in LOOPBACK and not settings.api_keys and not settings.allow_anonymous:
+    asks = settings.api_keys or settings.keys_required
+    if settings.host not in LOOPBACK and not asks and not settings.allow_anonymous:
         found.append(
             f"API_KEYS: is empty while HOST={settings.host} opens the proxy, and your provider keys, to the network; "
-            "set API_KEYS, or ALLOW_ANONYMOUS=true if that is meant"
+            "set API_KEYS, or KEYS_REQUIRED=true and make keys with 'sluice keys create', or ALLOW_ANONYMOUS=true if "
+            "that is meant"
         )
     return found or _twice_told_keys(settings)
 

@@ -34,6 +34,9 @@ class MoneySettings(BaseModel):
     )
     log_content: bool = Field(default=False, description="true: prompts and answers are kept in the ledger")
 
+    keys_required: bool = Field(
+        default=False, description="true asks callers for a key even while none exists; see sluice keys"
+    )
     cache: Literal["off", "deterministic", "all"] = Field(
         "deterministic", description="which calls are answered from memory: off, temperature=0 and embeddings, or all"
     )

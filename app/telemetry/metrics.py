@@ -54,6 +54,7 @@ class Metrics:
             "sluice_answer_chars", "Length of answers.", ["target"], registry=self._registry, buckets=CHAR_BUCKETS
         )
         self._code = self._counter("answers_with_code", "Answers by whether they hold a code block.", "target", "code")
+        self._cache = self._counter("answer_cache", "Calls by what the cache did: hit, miss, off.", "outcome")
         self._transitions = self._counter("breaker_transitions", "Breaker changes.", "target", "state", "event")
         self._breakers = Gauge(
             "sluice_breaker_state",
@@ -117,6 +118,7 @@ class Metrics:
         self._polish_of = counts(self._polishes)
         self._chars_of = observations(self._chars)
         self._code_of = counts(self._code)
+        self._cache_of = counts(self._cache)
 
     def money(self, is_own: Callable[[Target], bool]) -> MoneyMetrics:
         """Return the metrics of money, which are observed on their own."""
@@ -138,6 +140,8 @@ class Metrics:
     def _observe(self, record: Record) -> None:
         target = self._label(record.target) if record.target is not None else "none"
         self._request_of(record.endpoint, target, record.role or "none", record.outcome).inc()
+        if record.cache is not None:
+            self._cache_of(record.cache).inc()
         if record.error_type is not None:
             self._errors.labels(record.error_type).inc()
         for stage, ms in record.stages_ms.items():

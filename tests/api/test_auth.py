@@ -6,6 +6,7 @@ import pytest
 
 from app.api.auth import admit_admin, authenticate, presented_key
 from app.errors import PolicyError
+from app.ledger.keys import Keys
 from app.settings import Settings
 from tests.conftest import Start
 from tests.upstream import Upstream
@@ -28,25 +29,27 @@ def test_where_the_key_stands(headers: dict[bytes, bytes], key: bytes) -> None:
     assert presented_key(headers) == key
 
 
-def test_tenants_do_not_tell_their_key() -> None:
-    one = authenticate({b"authorization": b"Bearer key-one"}, _KEYS)
-    two = authenticate({b"x-api-key": "schlüssel".encode()}, _KEYS)
+async def test_tenants_do_not_tell_their_key() -> None:
+    one, _ = await authenticate({b"authorization": b"Bearer key-one"}, _KEYS, Keys())
+    two, _ = await authenticate({b"x-api-key": "schlüssel".encode()}, _KEYS, Keys())
     assert one != two
     assert one.startswith("key-")
     assert "one" not in one
 
 
 @pytest.mark.parametrize("key", [b"", b"key-on", b"key-one ", b"key-two", b"\xff", b"anonymous"])
-def test_a_wrong_key_is_401(key: bytes) -> None:
+async def test_a_wrong_key_is_401(key: bytes) -> None:
     with pytest.raises(PolicyError) as caught:
-        authenticate({b"authorization": b"Bearer " + key.replace(b" ", b"_")}, _KEYS)
+        await authenticate({b"authorization": b"Bearer " + key.replace(b" ", b"_")}, _KEYS, Keys())
     assert (caught.value.status, caught.value.code) == (401, "invalid_api_key")
     assert not key or key.decode("latin-1") not in caught.value.message
 
 
 @pytest.mark.parametrize("headers", [{}, {b"authorization": b"Bearer anything"}])
-def test_without_keys_anything_goes(headers: dict[bytes, bytes]) -> None:
-    assert authenticate(headers, Settings()) == "anonymous"
+async def test_without_keys_anything_goes(headers: dict[bytes, bytes]) -> None:
+    assert await authenticate(headers, Settings(), Keys()) == ("anonymous", None)
+    with pytest.raises(PolicyError):
+        await authenticate(headers, Settings(keys_required=True), Keys())
 
 
 _LOCAL: dict[str, Any] = {"client": ("127.0.0.1", 1)}
