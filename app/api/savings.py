@@ -28,7 +28,7 @@ async def get_savings(
     if gateway.database is None:
         raise CallerError("Nothing is kept: DATABASE_URL is off.", status=404, code="no_ledger")
     settings = gateway.live.current
-    asked = Asked(by, days, _whose(request, gateway), settings.baseline)
+    asked = Asked(by, days, await _whose(request, gateway), settings.baseline)
     try:
         return await savings(gateway.database, asked, gateway.prices, int(time.time() * 1000))
     except DatabaseUnavailableError as error:
@@ -37,14 +37,14 @@ async def get_savings(
         ) from error
 
 
-def _whose(request: Request, gateway: Gateway) -> str | None:
+async def _whose(request: Request, gateway: Gateway) -> str | None:
     """Return whose calls may be seen: None for everybody's, where an admin asks.
 
     Raises:
         PolicyError: the caller is neither an admin nor a tenant.
     """
     headers, settings = dict(request.scope["headers"]), gateway.live.current
-    known = bool(auth.presented_key(headers)) and bool(settings.api_keys)
+    known = bool(auth.presented_key(headers)) and bool(settings.api_keys or gateway.keys.any)
     if not known or settings.admin_key is not None:
         try:
             auth.admit_admin(request.scope, headers, settings)
@@ -52,4 +52,4 @@ def _whose(request: Request, gateway: Gateway) -> str | None:
             pass
         else:
             return None
-    return auth.authenticate(headers, settings)
+    return (await auth.authenticate(headers, settings, gateway.keys)).tenant
