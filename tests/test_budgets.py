@@ -48,8 +48,9 @@ def _text(url: str, up: Upstream, prices: Path, redis: str = "") -> str:
 
 
 async def _ready(client: httpx.AsyncClient) -> None:
+    """Wait until the database is open."""
     async with asyncio.timeout(60):
-        while "ready" not in str((await client.get("/health/ready")).json()["dependencies"]["database"]):  # noqa: ASYNC110 - HTTP
+        while (await client.get("/admin/keys")).status_code != 200:  # noqa: ASYNC110 - it is asked over HTTP
             await asyncio.sleep(0.02)
 
 

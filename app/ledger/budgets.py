@@ -185,7 +185,9 @@ class Budgets:
             try:
                 grant = await self._store.take(key, purse.held, need)
             except DatabaseUnavailableError:
-                self._away = loop.time() >= until
+                if loop.time() >= until:
+                    self._away = True
+                    return None
                 await asyncio.sleep(_AGAIN_S)
             else:
                 self._away = False
