@@ -140,8 +140,7 @@ class Metrics:
     def _observe(self, record: Record) -> None:
         target = self._label(record.target) if record.target is not None else "none"
         self._request_of(record.endpoint, target, record.role or "none", record.outcome).inc()
-        if record.cache is not None:
-            self._cache_of(record.cache).inc()
+        self._cache_of(record.cache or "off").inc()
         if record.error_type is not None:
             self._errors.labels(record.error_type).inc()
         for stage, ms in record.stages_ms.items():
