@@ -36,7 +36,7 @@ async def count_tokens(request: Request, gateway: Here) -> Response:
     settings, headers = gateway.live.current, dict(request.scope["headers"])
     dress = Messages(settings, gateway, request.scope["state"]["request_id"], headers)
     try:
-        tenant = auth.authenticate(headers, settings)
+        tenant, _ = await auth.authenticate(headers, settings, gateway.keys)
         body = decode(await read_body(request.receive, settings.max_body_mb))
         chat = await dress.chat({"max_tokens": 1, **body}, tenant)
         ask = make_ask("chat", chat, headers, tenant, settings, dress.request_id, dress.native)
