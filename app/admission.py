@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
     from typing import Any
 
-    from app.call import Ask, Attempt, KeyTerms, Trace
+    from app.call import Ask, KeyTerms
     from app.guard.limits import Parallel, Quota, Rates
     from app.settings import Settings
+    from app.trace import Attempt, Trace
 
 
 class Limits:

@@ -17,10 +17,11 @@ from app.route.tiers import tiers_above
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from app.call import Ask, Plan, Target, Trace, Usage
+    from app.call import Ask, Plan, Target
     from app.gateway import Gateway
     from app.ledger.budgets import Reservation
     from app.settings import Settings
+    from app.trace import Trace, Usage
     from app.transcript import Transcript
 
 T = TypeVar("T")

@@ -6,36 +6,36 @@ import asyncio
 import random
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.backend.catalog import schema_as_taken
 from app.backend.engine_host import ENGINE_LOST, ENGINE_UNAVAILABLE
-from app.call import Attempt, Target, Usage
 from app.errors import BackendError, Reason, SluiceError
 from app.guard.breaker import Refusal
 from app.guard.gate import Full
 from app.guard.retry import Failure, Next, Policy, Retry, decide, outcome_of, pace_s
 from app.route import known
-from app.transcript import Transcript
+from app.trace import Attempt, Usage
 from app.usage import read_usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from app.backend.base import Backend, Event, EventStream, Whole
+    from app.backend.base import Backend, Whole
     from app.backend.registry import Backends
-    from app.call import Ask, BackendConfig, Plan, Trace
-    from app.guard.breaker import Outcome, Permit
-    from app.guard.gate import Slot
+    from app.call import Ask, Plan, Target
+    from app.config import BackendConfig
     from app.guard.lanes import Lane, Lanes
     from app.settings import Settings
+    from app.trace import Trace
+    from app.transcript import Transcript
+
+from app.hold import Hold, Opened, cut, late
 
 T = TypeVar("T")
 _FORMAT = re.compile(r"response.?format|json.?schema|structured.?output", re.IGNORECASE)
 """How backends name what they refuse where they take no schema."""
-_AFTER_FINISH_S = 1.0
-"""How long after the finish_reason usage and ``[DONE]`` may still come; a backend that lingers is not waited for."""
 _MOST_HELD = 10_000
 """Events of a stream that bring no content and are held back until its commit; no backend sends a hundred."""
 _CHARS_PER_TOKEN = 4
@@ -44,25 +44,6 @@ _PROBE_S = 20.0
 """A probe that is still under way after this lets the next one start: a healed target is to be back within 30 s."""
 SHOWN = {Reason.NO_CONTENT: "timeout", Reason.SLOW_ANSWER: "timeout"}
 """How ``x-sluice-attempts`` says why an attempt lost; other reasons by their own name."""
-
-
-@dataclass(slots=True)
-class Hold:
-    """What an attempt under way holds: the breaker's permit and the slot. Settled exactly once."""
-
-    lane: Lane
-    permit: Permit
-    slot: Slot
-    started: float = field(default_factory=time.monotonic)
-
-    def settle(self, outcome: Outcome, reason: str = "", status: int | None = None) -> None:
-        """Give both back, and say how it went."""
-        self.slot.leave()
-        self.permit.report(outcome, reason, status)
-
-    def ms(self) -> float:
-        """Return the milliseconds since the attempt began."""
-        return round((time.monotonic() - self.started) * 1000, 3)
 
 
 class Walk:
@@ -170,7 +151,7 @@ class Walk:
         """
         delay_s = pace_s(self._ages_s(), self._policy)
         if delay_s >= self.remaining_s():
-            raise self.error() if self._errors else _late()
+            raise self.error() if self._errors else late()
         if delay_s > 0:
             await asyncio.sleep(delay_s)
             self.trace.stage("retry")
@@ -253,7 +234,7 @@ class Walk:
                 whole = await backend.whole(self.ask, target, self._body(hold.lane), self.trace)
         except TimeoutError as error:
             if self.remaining_s() <= 0:
-                raise _late() from error
+                raise late() from error
             limit_s = self.config(target).limits.deadline_s
             message = f"{target} gave no whole answer within {limit_s:g} s of the call."
             raise BackendError(Reason.SLOW_ANSWER, message, status=504) from error
@@ -307,7 +288,7 @@ class Walk:
 
     def _silent(self, target: Target) -> BackendError:
         if self.remaining_s() <= 0:
-            return _late()
+            return late()
         limit_s = self.config(target).limits.first_content_s
         return BackendError(Reason.NO_CONTENT, f"{target} gave no content within {limit_s:g} s.", status=504)
 
@@ -316,7 +297,7 @@ class Walk:
         while not script.committed:
             events = await opened.stream.batch()
             if not events:
-                raise _cut(opened.hold.lane.target)
+                raise cut(opened.hold.lane.target)
             opened.held += opened.read(events)
             if len(opened.held) > _MOST_HELD:
                 raise BackendError(Reason.MALFORMED, f"{opened.hold.lane.target} sends events without content.")
@@ -334,87 +315,6 @@ class Walk:
         return Usage(self.trace.prompt_estimate(), -(-chars // _CHARS_PER_TOKEN), estimated=True)
 
 
-@dataclass(slots=True)
-class Opened:
-    """A stream past its commit point: the events so far, and what they say."""
-
-    hold: Hold
-    stream: EventStream
-    script: Transcript = field(default_factory=Transcript)
-    held: list[Event] = field(default_factory=list)
-    unreadable: int = 0
-
-    def taken(self) -> list[Event]:
-        """Return the events that were held back until the commit."""
-        held, self.held = self.held, []
-        return held
-
-    def read(self, events: list[Event]) -> list[Event]:
-        """Add events to the transcript; those whose parts are not what they should be are skipped as malformed."""
-        return [event for event in events if self._readable(event)]
-
-    def _readable(self, event: Event) -> bool:
-        try:
-            self.script.take(event.chunk)
-        except (AttributeError, TypeError, ValueError):
-            self.unreadable += 1
-            return False
-        return True
-
-    @property
-    def malformed(self) -> int:
-        """How many events were skipped because they could not be read."""
-        return self.stream.malformed + self.unreadable
-
-    async def pull(self, idle_s: float, deadline: float) -> list[Event]:
-        """Return the next events; none once the answer is whole.
-
-        Raises:
-            BackendError: STALLED, CUT, DEADLINE, or what the backend said.
-        """
-        while not (self.script.finished and (self.stream.whole or self.script.usage_known)):
-            if (
-                asyncio.get_running_loop().time() >= deadline
-            ):  # no timeout strikes while there is always something to read
-                raise _late()
-            events = await self._arrived(idle_s, deadline)
-            if not events and not self.script.finished:
-                raise _cut(self.hold.lane.target)
-            good = self.read(events)
-            if good or not events:
-                return good
-        return []
-
-    async def _arrived(self, idle_s: float, deadline: float) -> list[Event]:
-        """Wait for the next events; once the answer has its finish_reason nothing that fails matters any more."""
-        finished = self.script.finished
-        loop = asyncio.get_running_loop()
-        limit = min(loop.time() + (_AFTER_FINISH_S if finished else idle_s), deadline)
-        try:
-            async with asyncio.timeout_at(limit):
-                return await self.stream.batch()
-        except TimeoutError as error:
-            if finished:
-                return []
-            raise self._silent(idle_s, late=loop.time() >= deadline) from error
-        except BackendError:
-            if finished:
-                return []
-            raise
-
-    def _silent(self, idle_s: float, *, late: bool) -> BackendError:
-        if late:
-            return _late()
-        return BackendError(
-            Reason.STALLED, f"{self.hold.lane.target} went silent for {idle_s:g} s in mid-stream.", status=504
-        )
-
-    def close(self) -> None:
-        """Close the connection, and settle what nobody has settled: the caller left."""
-        self.stream.close()
-        self.hold.settle("ignored")
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A plain answer, committed."""
@@ -423,20 +323,12 @@ class Answer:
     whole: Whole
 
 
-def _cut(target: Target) -> BackendError:
-    return BackendError(Reason.CUT, f"{target} ended its answer without a finish_reason.", code="incomplete_answer")
-
-
-def _late() -> BackendError:
-    return BackendError(Reason.DEADLINE, "The call's deadline has passed.", status=504, code="deadline_exceeded")
-
-
 def _check_whole(target: Target, body: dict[str, Any]) -> None:
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not all(_is_choice(each) for each in choices):
         raise BackendError(Reason.MALFORMED, f"{target} answered without choices.")
     if not all(choice.get("finish_reason") for choice in choices):
-        raise _cut(target)
+        raise cut(target)
 
 
 def _is_choice(value: Any) -> bool:

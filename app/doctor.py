@@ -17,7 +17,7 @@ from app.settings import hardware, mask_url
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from app.call import BackendConfig
+    from app.config import BackendConfig
     from app.settings import Settings
 
 Level = Literal["ok", "note", "problem"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from app.backend.registry import Backends
-    from app.call import Ask, Record, Served
+    from app.call import Ask
     from app.guard.board import Board
     from app.guard.lanes import Lanes
     from app.guard.share import Sharing
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from app.ledger.responses import ResponseStore
     from app.settings import Live
     from app.telemetry.metrics import Metrics
+    from app.trace import Record, Served
 
 
 @dataclass(slots=True)

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from app.backend.catalog import Catalog
-    from app.call import Ask, Attempt, Plan, Purpose, Target, Trace
+    from app.call import Ask, Plan, Purpose, Target
     from app.gateway import Gateway
     from app.settings import Settings
+    from app.trace import Attempt, Trace
     from app.transcript import Transcript
 
 _MARGIN_S = 5.0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from app import relay
 from app.backend.catalog import Catalog
-from app.call import Plan, Trace, Verdict
+from app.call import Plan, Verdict
 from app.charge import charged
 from app.dispatch import Walk
 from app.mend import Mender, polish_prompt
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from app.recall import AnyAnswer
     from app.relay import RelayAnswer
     from app.settings import Settings
+    from app.trace import Trace
 
 
 async def run(ask: Ask, settings: Settings, gateway: Gateway, trace: Trace) -> AnyAnswer:

@@ -19,10 +19,11 @@ from app.route.cacheable import whole
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from app.call import Ask, Trace
+    from app.call import Ask
     from app.charge import Tended
     from app.gateway import Gateway
     from app.rescue import StreamAnswer
+    from app.trace import Trace
 
     AnyAnswer = Answer | StreamAnswer | Replay | Tended | Listener[Any]
     Work = Callable[[Trace], Awaitable[AnyAnswer]]

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from app.backend.http import Reply
-    from app.call import Ask, Target, Trace
-    from app.dispatch import Hold, Walk
+    from app.call import Ask, Target
+    from app.dispatch import Walk
+    from app.hold import Hold
+    from app.trace import Trace
 
 
 @runtime_checkable

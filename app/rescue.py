@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from app.call import Target
-    from app.dispatch import Hold, Opened, Walk
+    from app.dispatch import Walk
+    from app.hold import Hold, Opened
     from app.transcript import Transcript
 
     Judge = Callable[[Transcript], tuple[str, ...]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from app.call import Usage
+from app.trace import Usage
 from app.usage import read_usage
 
 _INEXACT = ("refusal", "tool_calls", "function_call", "audio", "thinking_blocks", "native")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.call import Usage
+from app.trace import Usage
 
 
 def read_usage(told: Any) -> Usage | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from app.call import Record
+    from app.trace import Record
     from tests.conftest import Running, Start
     from tests.upstream import Upstream
 

@@ -15,7 +15,7 @@ from tests.guard.clock import Clock
 from tests.test_failures import assert_settled, most_in
 
 if TYPE_CHECKING:
-    from app.call import Record
+    from app.trace import Record
     from tests.conftest import Running, Start
     from tests.upstream import Upstream
 

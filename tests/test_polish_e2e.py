@@ -16,7 +16,7 @@ from tests.upstream import Upstream
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from app.call import Record
+    from app.trace import Record
     from tests.conftest import Running, Start
 
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]

@@ -8,8 +8,8 @@ import pytest
 
 from app.backend.base import Event
 from app.call import Target
-from app.dispatch import Hold, Opened
 from app.guard.breaker import Permit
+from app.hold import Hold, Opened
 from app.rescue import _remainder
 from tests.failure_play import ANSWER, call
 from tests.test_dispatch import metric, records

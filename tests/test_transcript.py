@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.call import Usage
+from app.trace import Usage
 from app.transcript import Transcript
 
 

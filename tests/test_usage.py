@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.call import Usage
+from app.trace import Usage
 from app.usage import read_usage
 
 

@@ -6,13 +6,14 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from app.call import Answered, Served
 from app.dispatch import Answer
+from app.trace import Answered, Served
 
 if TYPE_CHECKING:
-    from app.call import Ask, Record, Trace
+    from app.call import Ask
     from app.gateway import Gateway
     from app.recall import AnyAnswer
+    from app.trace import Record, Trace
 
 log = logging.getLogger("sluice")
 

@@ -18,11 +18,11 @@ from app.api.parse import ClientGoneError, decode, make_ask, read_body
 from app.api.record import make_record, served_usage
 from app.api.watch import ClientWatch
 from app.batch.local import BACKGROUND
-from app.call import Trace
 from app.dispatch import Answer
 from app.errors import CallerError, SluiceError
 from app.ledger.bill import Bill, make_bill
 from app.telemetry import w3c
+from app.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

@@ -11,11 +11,12 @@ import orjson
 from app.api.dress import Dress, Frames
 from app.api.frames import DONE, event
 from app.backend.base import Whole
-from app.call import Native, Trace
+from app.call import Native
 from app.dispatch import Answer
 from app.errors import SluiceError
 from app.replay import Replay
 from app.tasks.serve import quiet
+from app.trace import Trace
 from app.wire.completions import Told, own_body, prompts_of, to_chat
 from app.wire.usage import usage_object
 
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from app.backend.base import Event
-    from app.call import Ask, Usage
+    from app.call import Ask
     from app.gateway import Gateway
     from app.recall import AnyAnswer
     from app.settings import Settings
     from app.tasks.context import Tell
+    from app.trace import Usage
 
 _AT_ONCE = 8
 """Prompts of one call that are under way together: one caller's list is not to take every slot."""

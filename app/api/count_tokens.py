@@ -14,11 +14,11 @@ from app.api.ops import Here  # noqa: TC001 - FastAPI reads it
 from app.api.parse import decode, make_ask, read_body
 from app.backend.catalog import Catalog, has_wire
 from app.backend.openai_http import OpenAIBackend
-from app.call import Trace
 from app.errors import BackendError, CallerError, SluiceError
 from app.pipeline import decide
 from app.route import known
 from app.route.fit import tokens_of_tools
+from app.trace import Trace
 
 if TYPE_CHECKING:
     from app.call import Ask

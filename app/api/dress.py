@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
     from app.api.respond import HeaderList
     from app.backend.base import Event
-    from app.call import Ask, Native, Trace, Usage
+    from app.call import Ask, Native
     from app.dispatch import Answer
     from app.errors import SluiceError
     from app.gateway import Gateway
     from app.recall import AnyAnswer
     from app.settings import Settings
     from app.tasks.context import Tell
+    from app.trace import Trace, Usage
 
 
 class Frames(Protocol):

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from app.api.respond import HeaderList
     from app.backend.base import Event
-    from app.call import Usage
     from app.dispatch import Answer
     from app.errors import SluiceError
+    from app.trace import Usage
 
 _WIRE_HEADERS = ("anthropic-version", "anthropic-beta")
 _PING = frame({"type": "ping"})

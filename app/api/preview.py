@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from app.backend.catalog import Catalog
-from app.call import Trace
 from app.pipeline import decide
 from app.prompts.spec import Task
 from app.route import known
 from app.tasks.context import hints_of, sub_call
 from app.tasks.serve import find, is_named
+from app.trace import Trace
 
 if TYPE_CHECKING:
     from app.call import Ask, Plan, Verdict

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from app.call import Record
 from app.dispatch import Answer
+from app.trace import Record
 from app.usage import read_usage
 
 if TYPE_CHECKING:
-    from app.call import Ask, Target, Trace, Usage
+    from app.call import Ask, Target
     from app.errors import SluiceError
     from app.ledger.bill import Bill
     from app.recall import AnyAnswer
+    from app.trace import Trace, Usage
 
 _MODEL = ("load", "prompt", "decode")
 _BACKEND_STAGES = ("queue", "connect", "first_token", "answer", "stream", "retry", "receive", "polish", *_MODEL)

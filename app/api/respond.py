@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, MutableMapping
     from decimal import Decimal
 
-    from app.call import Target, Trace
+    from app.call import Target
     from app.errors import SluiceError
     from app.ledger.bill import Bill
+    from app.trace import Trace
 
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
     HeaderList = list[tuple[bytes, bytes]]

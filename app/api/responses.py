@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from app.backend.base import Event
-    from app.call import Usage
     from app.dispatch import Answer
     from app.errors import SluiceError
+    from app.trace import Usage
 
 
 class Responses(Dress):

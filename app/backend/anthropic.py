@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from app.backend.native import WIRES, Spoken
 from app.backend.openai_http import OpenAIBackend
-from app.call import AnthropicOptions
+from app.config import AnthropicOptions
 from app.errors import BackendError, Reason
 from app.wire.chat_messages import NO_SAMPLING, SAMPLING, to_messages, trimmed
 
 if TYPE_CHECKING:
     from app.backend.http import Client
-    from app.call import Ask, BackendConfig, Target
+    from app.call import Ask, Target
+    from app.config import BackendConfig
 
 _VERSION = "anthropic-version"
 _BROKE = re.compile(r"credit balance|billing", re.IGNORECASE)

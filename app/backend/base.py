@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from app.call import Ask, BackendConfig, Target, Trace
+    from app.call import Ask, Target
+    from app.config import BackendConfig
+    from app.trace import Trace
 
 
 class Event:

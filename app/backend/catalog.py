@@ -14,7 +14,8 @@ from app.errors import BackendError, Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from app.call import Ask, BackendConfig, Target
+    from app.call import Ask, Target
+    from app.config import BackendConfig
     from app.settings import Settings
 
 

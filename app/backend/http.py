@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDict
 
-    from app.call import Trace, TraceContext
+    from app.trace import Trace, TraceContext
 
     Infos = list[tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]]
 

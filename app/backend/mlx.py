@@ -10,14 +10,15 @@ import orjson
 
 from app.backend import wire_errors
 from app.backend.engine_host import ENGINE_LOST, unavailable
-from app.call import Trace
 from app.errors import BackendError, Reason
+from app.trace import Trace
 
 if TYPE_CHECKING:
     from app.backend.base import Event, EventStream, Whole
     from app.backend.engine_host import EngineHost
     from app.backend.openai_http import HttpEventStream, OpenAIBackend
-    from app.call import Ask, BackendConfig, Target
+    from app.call import Ask, Target
+    from app.config import BackendConfig
 
 _LOST = {Reason.CONNECT, Reason.RESET, Reason.CUT}
 _FRESH_S = 20.0

@@ -21,14 +21,16 @@ from app.backend.http import endpoint_url
 from app.backend.ollama_api import DEFAULT_CONTEXT, Lines, OllamaApi, seconds
 from app.backend.ollama_body import Story, completion, native
 from app.backend.openai_http import HttpEventStream, OpenAIBackend
-from app.call import OllamaOptions
+from app.config import OllamaOptions
 from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from app.backend.http import Client, Reply
-    from app.call import Ask, BackendConfig, Target, Trace
+    from app.call import Ask, Target
+    from app.config import BackendConfig
+    from app.trace import Trace
 
 log = logging.getLogger("sluice")
 _CHARS_PER_TOKEN = 4

@@ -14,8 +14,8 @@ from multidict import CIMultiDict
 
 from app.backend import wire_errors
 from app.backend.http import endpoint_url
-from app.call import Trace
 from app.errors import BackendError, Reason
+from app.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

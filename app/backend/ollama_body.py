@@ -11,7 +11,7 @@ import orjson
 from app.backend.ollama_api import duration
 
 if TYPE_CHECKING:
-    from app.call import OllamaOptions
+    from app.config import OllamaOptions
 
 _OPTIONS = {
     "temperature": "temperature",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from app.backend.http import Client
-    from app.call import BackendConfig
+    from app.config import BackendConfig
 
 _FRESH_S = 30.0
 _LOOK_S = 3.0

@@ -16,15 +16,16 @@ from app.backend.http import endpoint_url
 from app.backend.native import COUNT_PATH, COUNTED, WIRES, NativeEvent, Spoken, spoken
 from app.backend.shape import good_answer, good_chunk
 from app.backend.sse import SSEDecoder
-from app.call import Trace
 from app.endpoints import RELAYS
 from app.errors import BackendError, Reason
+from app.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from app.backend.http import Client, Reply
-    from app.call import Ask, BackendConfig, Native, Target
+    from app.call import Ask, Native, Target
+    from app.config import BackendConfig
 
 PATHS = {"chat": "/chat/completions", "embeddings": "/embeddings"} | {
     name: relay.path for name, relay in RELAYS.items()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from app.backend.base import Backend
     from app.backend.runloop_box import BoxHook
-    from app.call import BackendConfig
+    from app.config import BackendConfig
 
 
 class Backends:

@@ -15,7 +15,7 @@ from app.backend.ollama_api import OllamaApi
 from app.backend.runloop_api import SERVE, RunloopControl
 from app.backend.runloop_box import Box
 from app.backend.runloop_execute import ROOT, ExecuteClient
-from app.call import OllamaOptions
+from app.config import OllamaOptions
 from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from app.backend.base import Event, EventStream, Whole
     from app.backend.http import Client
     from app.backend.runloop_box import BoxHook, BoxView, Tunnel
-    from app.call import Ask, BackendConfig, DevboxOptions, Target, Trace
+    from app.call import Ask, Target
+    from app.config import BackendConfig, DevboxOptions
+    from app.trace import Trace
 
 _PORT = 11434
 _TUNNEL_HEADER = "x-runloop-tunnel-authorization"

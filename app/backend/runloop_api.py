@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runloop_api_client.types import DevboxView
     from runloop_api_client.types.devbox_create_params import Tunnel as TunnelWish
 
-    from app.call import DevboxOptions
+    from app.config import DevboxOptions
 
 _OWNER = "sluice_blueprint"
 """The metadata by which all processes know the boxes that were created here: its value is the blueprint's id."""

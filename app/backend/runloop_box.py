@@ -15,7 +15,7 @@ from app.errors import BackendError, Reason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from app.call import DevboxOptions
+    from app.config import DevboxOptions
 
 State = Literal["absent", "suspended", "resuming", "pulling", "ready", "failed"]
 Step = Literal["reach", "resume", "wait", "gone"]

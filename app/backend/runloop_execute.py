@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from app.backend.runloop_api import Execution, RunloopControl
-    from app.call import Trace
+    from app.trace import Trace
 
 ROOT = "http://127.0.0.1:11434"
 _CURL = f"exec curl -sSiN --http1.1 --max-redirs 0 {ROOT}"

@@ -12,7 +12,8 @@ from app.transcript import Transcript
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from app.call import Target, Trace
+    from app.call import Target
+    from app.trace import Trace
 
 
 class Piece(Protocol):

@@ -11,7 +11,8 @@ from app.guard.breaker import DEFAULTS, Breaker, Clock, Event, State, Thresholds
 from app.guard.gate import Gate
 
 if TYPE_CHECKING:
-    from app.call import BackendConfig, Target
+    from app.call import Target
+    from app.config import BackendConfig
     from app.errors import SluiceError
 
 MAX_LANES = 10_000

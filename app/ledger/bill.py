@@ -6,13 +6,14 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
-from app.call import Attempt, Usage
+from app.trace import Attempt, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from app.call import Target, Trace
+    from app.call import Target
     from app.ledger.prices import Prices
+    from app.trace import Trace
 
 _NOTHING = Decimal(0)
 

@@ -24,10 +24,11 @@ from app.ledger.spend import Spend
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-    from app.call import KeyTerms, Record
+    from app.call import KeyTerms
     from app.ledger.budget_store import BudgetStore
     from app.ledger.db import Database
     from app.ledger.spend import Grant
+    from app.trace import Record
 
 _FLUSH_S = 0.2
 """What calls cost is written this often; a worker that is killed forgets no more."""

@@ -10,15 +10,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.call import Usage
 from app.ledger.price_file import read_price_file
 from app.ledger.price_list import PriceList, price_list, price_path
 from app.route.price import Rates, Season, cost_usd, rates_at
+from app.trace import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from app.call import BackendConfig, Target
+    from app.call import Target
+    from app.config import BackendConfig
     from app.settings import Live, Settings
 
 PROVIDERS = {

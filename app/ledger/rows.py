@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from app.call import Usage
+from app.trace import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from app.call import Attempt, Record
+    from app.trace import Attempt, Record
 
 _PICO = Decimal(10**12)
 _NONE = Usage()

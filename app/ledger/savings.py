@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from app.call import Target, Usage
+from app.call import Target
 from app.route.lengths import Ratio, length_ratio
+from app.trace import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from app.call import Record
     from app.ledger.db import Database
     from app.ledger.rows import Row
     from app.telemetry.money import LedgerMetrics
+    from app.trace import Record
 
 log = logging.getLogger("sluice")
 FLUSH_S = 0.2

@@ -25,9 +25,10 @@ from app.tasks.serve import find, quiet
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from app.call import Answered, Target, Trace
+    from app.call import Target
     from app.gateway import Gateway
     from app.settings import Settings
+    from app.trace import Answered, Trace
 
 TASK = "task/judge"
 TIE = "tie"

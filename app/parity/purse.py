@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from app.call import Attempt, Target, Usage
+    from app.call import Target
     from app.ledger.db import Database
+    from app.trace import Attempt, Usage
 
 _NOTHING = Decimal(0)
 _MAYBE_BILLED = frozenset({"timeout", "stalled", "cut", "malformed", "too_large", "deadline"})

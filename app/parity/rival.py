@@ -14,10 +14,11 @@ from app.route.tiers import tier
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from app.call import Ask, Served, Verdict
+    from app.call import Ask, Verdict
     from app.gateway import Gateway
     from app.route.classify import Model
     from app.settings import Settings
+    from app.trace import Served
 
 _PAUSE_S = 0.02
 """Between two comparisons, so that they take half a hundredth of the process's time at most."""

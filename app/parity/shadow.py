@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from app.call import Ask, Hints, Plan, Target, Trace
+from app.call import Ask, Hints, Plan, Target
 from app.dispatch import Answer, Walk
 from app.errors import SluiceError
 from app.ledger.db import DatabaseUnavailableError
@@ -29,12 +29,12 @@ from app.route.fit import room_for_answer
 from app.route.labels import label_of
 from app.route.parity import Sample, Trial, Verdicts
 from app.route.sequential import Rules
+from app.trace import Trace
 from app.usage import read_usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from app.call import Answered, Served, Usage
     from app.gateway import Gateway
     from app.guard.lanes import Lane
     from app.ledger.db import Database
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from app.parity.score import Scored
     from app.route.parity import Method
     from app.settings import Settings
+    from app.trace import Answered, Served, Usage
 
 _LINE = 16
 """Calls that wait to be shadowed, per worker; those that come while it is full are no samples."""

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from decimal import Decimal
 
-    from app.call import Usage
     from app.route.sequential import Counts, Reading
+    from app.trace import Usage
 
 Method = Literal["equal", "faults", "contract", "judge", "unjudged"]
 """How a pair was scored; ``unjudged``: nobody gave a verdict that can be read, so it has no difference."""

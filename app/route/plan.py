@@ -15,7 +15,7 @@ from app.route.resolve import Chain, chain_of, chain_of_role
 from app.route.tiers import LAST_RESORT, arm_of, sticky_key
 
 if TYPE_CHECKING:
-    from app.call import BackendConfig
+    from app.config import BackendConfig
     from app.settings import Settings
 
 _SMALLEST_WINDOW = 2048

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from datetime import date, time
 
-    from app.call import Usage
+    from app.trace import Usage
 
 _MILLION = Decimal(1_000_000)
 _HOUR_S = Decimal(3600)

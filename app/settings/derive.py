@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from app.call import AnthropicOptions, BackendConfig, DevboxOptions, Limits, OllamaOptions
+from app.config import AnthropicOptions, BackendConfig, DevboxOptions, Limits, OllamaOptions
 from app.settings import hardware
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from dotenv import dotenv_values
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app.call import BackendConfig, Choice, Limits, OnWeak, Target
+from app.call import Choice, OnWeak, Target
+from app.config import BackendConfig, Limits
 from app.settings import derive, hardware
 from app.settings.endpoints import EndpointsSettings
 from app.settings.money import MoneySettings

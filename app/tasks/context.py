@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from app.call import Hints, SubCall, Usage
+from app.call import Hints, SubCall
+from app.trace import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

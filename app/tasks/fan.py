@@ -7,12 +7,12 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.call import Trace
 from app.errors import BackendError, CallerError, PolicyError, SluiceError
 from app.guard.gate import Full
 from app.tasks.context import Done, added, number
 from app.tasks.fulfil import fulfil
 from app.tasks.inputs import check_ids
+from app.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from app.call import Answered, Usage
 from app.dispatch import Answer
 from app.errors import BackendError, Reason, SluiceError
 from app.pipeline import run
@@ -19,15 +18,17 @@ from app.tasks import language
 from app.tasks.context import Done, added, hints_of, sub_call
 from app.tasks.contract import Broken, Good, judge
 from app.tasks.schema import bound, shown
+from app.trace import Answered, Usage
 from app.usage import read_usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from app.call import Ask, Target, Trace
+    from app.call import Ask, Target
     from app.prompts.spec import Task
     from app.tasks.context import Context
     from app.tasks.language import Detected
+    from app.trace import Trace
 
 _MOST_TRIES = 8
 """Answers that break the contract before the call is given up, whoever gave them."""

@@ -21,13 +21,14 @@ from app.replay import Replay
 from app.tasks.context import Context, Done, added
 
 if TYPE_CHECKING:
-    from app.call import Ask, Trace
+    from app.call import Ask
     from app.gateway import Gateway
     from app.prompts.library import Shelf
     from app.prompts.spec import Pipeline
     from app.recall import AnyAnswer
     from app.settings import Settings
     from app.tasks.context import Tell
+    from app.trace import Trace
 
 
 async def quiet(_: dict[str, Any]) -> None:

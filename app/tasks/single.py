@@ -15,9 +15,9 @@ from app.tasks.parsers import parser_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from app.call import Trace
     from app.prompts.spec import Output, Select, Sort, Task
     from app.settings import Settings
+    from app.trace import Trace
 
 
 async def run_task(context: Context, task: Task, values: Mapping[str, Any], trace: Trace) -> Done:

@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from app.call import Trace
 from app.errors import SluiceError
 from app.tasks.inputs import complete
 from app.tasks.single import run_task
+from app.trace import Trace
 
 if TYPE_CHECKING:
     from app.prompts.spec import Pipeline, Stage

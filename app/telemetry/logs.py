@@ -11,7 +11,7 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from app.call import Record
+    from app.trace import Record
 
 log = logging.getLogger("sluice")
 _FIELDS = "sluice_fields"

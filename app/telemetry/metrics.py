@@ -17,8 +17,9 @@ from app.telemetry.tally import Tallies
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from app.call import Attempt, Record, Target, Usage
+    from app.call import Target
     from app.telemetry.tally import Count, Observations
+    from app.trace import Attempt, Record, Usage
 
 # From 50 us (a stage of ours) to 5 min (a long answer), about 2.5 steps a decade.
 BUCKETS = (

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
-    from app.call import Record, Target
+    from app.call import Target
+    from app.trace import Record
 
 
 class MoneyMetrics:

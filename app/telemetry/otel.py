@@ -26,7 +26,8 @@ from app import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from app.call import Record, Target, TraceContext
+    from app.call import Target
+    from app.trace import Record, TraceContext
 
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _SCOPE = InstrumentationScope("sluice", __version__)

@@ -9,7 +9,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from app.call import TraceContext
+from app.trace import TraceContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

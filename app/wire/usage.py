@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from app.call import Usage
+    from app.trace import Usage
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.call import Record
+from app.trace import Record
 from tests.api.test_files import opened
 from tests.batch.client import CHAT, begin, jsonl, line, over, rows, said, upload
 from tests.conftest import Running, Start

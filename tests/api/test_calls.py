@@ -10,7 +10,7 @@ import httpx
 import orjson
 import pytest
 
-from app.call import Record
+from app.trace import Record
 from tests.conftest import Running, Start
 from tests.schema import events_of
 from tests.upstream import Upstream

@@ -7,7 +7,7 @@ import pytest
 
 from app.api.frames import DONE, Framer
 from app.backend.base import Event
-from app.call import Usage
+from app.trace import Usage
 from tests.schema import events_of, stream_violations
 
 

@@ -11,8 +11,8 @@ import openai
 import pytest
 from openai.types import ImagesResponse
 
-from app.call import Record
 from app.endpoints import RELAYS
+from app.trace import Record
 from tests.conftest import Running, Start
 from tests.sdk import sdk
 from tests.upstream import Upstream

@@ -7,8 +7,9 @@ import pytest
 
 from app.api import respond
 from app.api.respond import SSEWriter, call_headers, error_headers, server_timing
-from app.call import Attempt, Target, Trace
+from app.call import Target
 from app.errors import CallerError, SluiceError
+from app.trace import Attempt, Trace
 
 
 class _Out:

@@ -20,8 +20,8 @@ from yarl import URL
 from app.backend import http
 from app.backend.connection import Connection
 from app.backend.http import Exchange, HttpClient
-from app.call import Trace
 from app.errors import BackendError, Reason
+from app.trace import Trace
 
 _HEADERS = CIMultiDict({"content-type": "application/json", "authorization": "Bearer key"})
 _MOST = 1 << 20

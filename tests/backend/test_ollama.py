@@ -12,7 +12,7 @@ import pytest
 
 from app.backend.ollama_api import Lines, duration, seconds
 from app.backend.ollama_body import Story, completion, native
-from app.call import OllamaOptions
+from app.config import OllamaOptions
 from app.errors import BackendError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from app.backend.runloop_box import Box, BoxView, has, next_step, oldest, rest_s
-from app.call import DevboxOptions
+from app.config import DevboxOptions
 from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:

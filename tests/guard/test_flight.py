@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from app.call import Attempt, Target, Trace
+from app.call import Target
 from app.errors import BackendError, Reason, SluiceError
 from app.guard.flight import Flight, Flights, Listener, StreamFlight
+from app.trace import Attempt, Trace
 from app.transcript import Transcript
 
 _TARGET = Target("up", "m")

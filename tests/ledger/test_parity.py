@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from app.call import Target, Usage
+from app.call import Target
 from app.ledger import parity
 from app.ledger.db import Database
 from app.route.parity import Label, Method, Rollback, Sample, Trial, Verdicts
 from app.route.sequential import Rules
+from app.trace import Usage
 
 TRIAL = Trial("analysis", "map", Target("up", "cheap"), Target("up", "good"), "abc", Rules(margin=0.1, budget=200))
 _CLOCK = itertools.count(1_000)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from app.call import Usage
 from app.ledger.price_list import PriceList, price_list, write
 from app.route.price import cost_usd, rates_at
+from app.trace import Usage
 
 AT = datetime(2026, 11, 26, 12, tzinfo=UTC)
 PROVIDERS = ["openai", "groq", "openrouter", "google", "anthropic", "cloudflare", "deepseek", "together", "mistral"]

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from app.call import Target, Usage
+from app.call import Target
 from app.ledger.price_file import read_price_file
 from app.ledger.prices import Prices, prices_of
 from app.settings import Live
+from app.trace import Usage
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
 from app.__main__ import cli
-from app.call import Attempt, Plan, Purpose, Record, Target, Trace, Usage
+from app.call import Plan, Purpose, Target
 from app.ledger.bill import make_bill
 from app.ledger.db import Database, address
 from app.ledger.prices import Prices, prices_of
@@ -27,6 +27,7 @@ from app.ledger.writer import Ledger
 from app.route.lengths import length_ratio
 from app.settings import Live
 from app.telemetry.money import LedgerMetrics
+from app.trace import Attempt, Record, Trace, Usage
 from tests.conftest import Start
 from tests.upstream import Upstream
 

@@ -12,13 +12,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import select
 
-from app.call import Attempt, Record, Target, Usage, Verdict
+from app.call import Target, Verdict
 from app.ledger.db import Database, DatabaseUnavailableError
 from app.ledger.rows import ATTEMPTS, CALLS, line_of, make_row, row_of
 from app.ledger.spill import Spill, SpillFullError
 from app.ledger.tables.calls import attempts, calls
 from app.ledger.writer import Ledger
 from app.telemetry.money import LedgerMetrics
+from app.trace import Attempt, Record, Usage
 from tests.conftest import Start
 from tests.ledger.postgres import PostgresServer
 from tests.upstream import Upstream

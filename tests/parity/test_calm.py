@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from app.call import BackendConfig, Target
+from app.call import Target
+from app.config import BackendConfig
 from app.guard.lanes import Lane, Lanes
 from app.parity import calm
 

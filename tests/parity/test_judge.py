@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from app.call import Answered, Target, Trace
+from app.call import Target
 from app.parity.judge import Judge
 from app.route.parity import Verdicts
+from app.trace import Answered, Trace
 from tests.upstream.judge import verdict
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.call import Usage
 from app.route.price import Rates, Season, Step, cost_usd, rates_at
+from app.trace import Usage
 
 MILLION = 1_000_000
 D = Decimal

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from app.call import Target, Trace, Usage
+from app.call import Target
 from app.errors import SluiceError
 from app.tasks.context import Done
 from app.tasks.fan import Part, _merged
+from app.trace import Trace, Usage
 from tests.tasks.case import ROLES, call, refused, stream
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.call import Attempt, Record, Target, Usage
+from app.call import Target
 from app.telemetry.metrics import BUCKETS, Metrics
+from app.trace import Attempt, Record, Usage
 from tests.conftest import Running, Start
 from tests.upstream import Upstream
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.call import TraceContext
 from app.telemetry.w3c import begin
+from app.trace import TraceContext
 
 _TRACE, _SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
