@@ -21,7 +21,6 @@ PICTURE = [
     {"type": "text", "text": "What is this?"},
     {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
 ]
-SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
 
 
 async def refused(sluice: Running, **more: Any) -> openai.APIStatusError:
@@ -266,7 +265,6 @@ class TestAbilities:
         [
             ("groq", {"n": 2}, "n"),
             ("groq", {"logprobs": True}, "logprobs"),
-            ("anthropic", {"response_format": SCHEMA}, "response_format"),
             ("ollama", {"tools": TOOLS, "tool_choice": "required"}, "tool_choice"),
         ],
     )

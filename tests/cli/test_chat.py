@@ -45,7 +45,7 @@ async def test_a_conversation_with_its_price_under_each_answer(start: Start, up:
     assert "first words" in out
     assert "up/large · role large" in out
     assert "ms to the first word" in out
-    assert "cost" in out
+    assert " USD" in out
     assert "/model NAME" in out
     first, second = up.log
     assert [each["role"] for each in first.body["messages"]] == ["system", "user"]

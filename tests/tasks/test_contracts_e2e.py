@@ -17,8 +17,8 @@ _JUDGE = INPUTS["judge"]
 
 
 async def test_one_retry_shows_the_error(up: Upstream, start: Start) -> None:
-    up.script("judge-full", ["offschema"])
-    async with start(ROLES, up=up) as sluice:
+    up.script("arbiter-full", ["offschema"])
+    async with start(f"{ROLES}MODEL_JUDGE=up/arbiter-full\n", up=up) as sluice:
         told = await call(sluice, "task/judge", _JUDGE)
     assert told.json["verdict"] in {"A", "B", "tie"}
     assert told.sluice["tries"] == 2

@@ -29,6 +29,10 @@ _WORDS = re.compile(r"\s*\S+|\s+")
 _INTEGER = re.compile(r"\d+")
 _CALL = re.compile(r"^CALL (\S+) ?(.*)$", re.MULTILINE)
 _REPEATED_WORDS = 40
+_SPOKEN = {
+    "english": "I would rather speak English, whatever language I have been asked in and by whomever.",
+    "russian": "Я охотно отвечаю на русском языке, когда меня об этом спрашивают или просят.",
+}
 _REPEATED_CHARS = 300
 
 
@@ -106,6 +110,8 @@ def reply_to(body: dict[str, Any], faults: Faults, *, friendly: bool = False) ->
 def _usual(asked: str, model: str, faults: Faults, *, friendly: bool) -> str:
     if faults.find("words"):
         return " ".join(f"word{n}" for n in range(int(faults.number("words", 10))))
+    if (spoken := faults.find("english", "russian")) is not None:
+        return _SPOKEN[spoken.name]
     if friendly:
         return f"This is a scripted answer from the demo model '{base_name(model)}'. You asked: {_repeat(asked)}"
     text = f"You said: {_repeat(asked)}\nThat is the whole of this scripted answer, given word by word."
@@ -182,6 +188,8 @@ def _forced(tools: list[dict[str, Any]], choice: Any) -> list[Call]:
 
 def _document(body: dict[str, Any], faults: Faults) -> Reply | None:
     wanted = body.get("response_format") or {}
+    if wanted and faults.has("noformat"):
+        raise ValueError("response_format is not supported by this model")
     if wanted.get("type") == "json_schema":
         return Reply(documents.written(wanted["json_schema"].get("schema", {}), faults))
     return Reply('{"answer": "text"}') if wanted.get("type") == "json_object" else None
