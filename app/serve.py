@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pickle
 import shutil
 import signal
 import sys
 import tempfile
 import threading
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -108,6 +110,21 @@ class _Worker(Process):
         if self._server is None:
             self._server = Server(config=self.config)
         return self._server  # type: ignore[return-value]
+
+    def ping(self, timeout: float = 5) -> bool:
+        """Whether the worker answers within so many seconds; one that dies meanwhile is not waited for.
+
+        uvicorn waits out the whole time for one that dies just as it is asked: both ends of the pipe stay open here.
+        """
+        try:
+            self.parent_conn.send(b"ping")
+            ready = wait([self.parent_conn, self.process.sentinel], timeout)
+            if self.parent_conn in ready:
+                self.parent_conn.recv()
+                return True
+        except (OSError, EOFError, pickle.UnpicklingError):
+            pass
+        return False
 
 
 class Supervisor(Multiprocess):
