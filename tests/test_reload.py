@@ -152,9 +152,12 @@ async def test_one_scrape_shows_the_sum_of_two_workers(up: Upstream, tmp_path: P
     async with program(tmp_path / ".env", text) as server:
         for _ in range(40):
             await _called(server)
+        line = 'sluice_requests_total{endpoint="chat",outcome="ok",role="large",target="up/one"} 40.0'
+        async with asyncio.timeout(10):  # the worker that is not scraped hands over ten times a second
+            while line not in (await server.client.get("/metrics")).text.splitlines():
+                pass
         for _ in range(5):
             text = (await server.client.get("/metrics")).text
-            line = 'sluice_requests_total{endpoint="chat",outcome="ok",role="large",target="up/one"} 40.0'
             assert line in text.splitlines()
             assert "sluice_inflight 0.0" in text.splitlines()
             assert "sluice_config_ok 1.0" in text.splitlines()
