@@ -38,12 +38,6 @@ _FIRES: dict[str, tuple[list[tuple[str, str]], str]] = {
         ],
         "30m",
     ),
-    "SluiceBudgetNear": (
-        [('sluice_budget_spent_ratio{period="day"}', "0.95x60")],
-        "5m",
-    ),
-    "SluiceLedgerSpills": ([("sluice_ledger_spilled_rows", "3x60")], "5m"),
-    "SluiceParityBreached": ([('sluice_parity_state{role="small", state="breached"}', "1x60")], "5m"),
 }
 
 

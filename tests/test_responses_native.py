@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -208,7 +209,10 @@ class TestStore:
 
 
 async def database_open(sluice: Running) -> None:
-    """Wait until the database is open."""
+    """Wait until the database is open; readiness says ``ready`` while it is first being opened, too."""
+    async with asyncio.timeout(20):
+        while sluice.gateway.database is None or sluice.gateway.database.trouble is not None:
+            await asyncio.sleep(0.01)
     await until(sluice, "ready")
 
 

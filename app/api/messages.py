@@ -7,21 +7,16 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from app.api.dress import Dress, Frames
-from app.backend.native import NativeEvent
+from app.api.told import NamedFrames
 from app.call import Native
 from app.wire.fields import frame
 from app.wire.messages_answer import MessageEvents, error_of, to_message
 from app.wire.messages_request import to_chat
-from app.wire.usage import usage_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from app.api.respond import HeaderList
-    from app.backend.base import Event
     from app.dispatch import Answer
     from app.errors import SluiceError
-    from app.trace import Usage
 
 _WIRE_HEADERS = ("anthropic-version", "anthropic-beta")
 _PING = frame({"type": "ping"})
@@ -55,7 +50,7 @@ class Messages(Dress):
 
     def framer(self, model: str, *, wants_usage: bool, shows: bool) -> Frames:  # noqa: ARG002 - see Dress
         """Return what turns chunks into this wire's events."""
-        return _Frames(MessageEvents(model))
+        return NamedFrames(MessageEvents(model))
 
     def error(self, error: SluiceError) -> dict[str, Any]:
         """Return the body of an error."""
@@ -68,23 +63,3 @@ class Messages(Dress):
     def headers(self) -> HeaderList:
         """Return the request id under the name that this wire's clients read."""
         return [(b"request-id", self.request_id.encode())]
-
-
-class _Frames:
-    """Writes the events of a message."""
-
-    def __init__(self, events: MessageEvents) -> None:
-        self._events = events
-
-    def frames(self, events: Iterable[Event]) -> bytes:
-        return b"".join(frame(told) for each in events for told in self._told(each))
-
-    def _told(self, event: Event) -> Iterable[dict[str, Any]]:
-        return self._events.relay(event.told) if isinstance(event, NativeEvent) else self._events.take(event.chunk)
-
-    def rest(self) -> bytes:
-        return b""
-
-    def end(self, usage: Usage, performance: dict[str, Any] | None) -> bytes:
-        more = None if performance is None else {"performance": performance}
-        return b"".join(map(frame, self._events.end(usage_object(usage), more)))

@@ -8,21 +8,16 @@ import orjson
 
 from app.api.dress import Dress, Frames
 from app.api.responses_store import History, store_of
-from app.backend.native import NativeEvent
+from app.api.told import NamedFrames
 from app.call import Native
 from app.wire.fields import frame
 from app.wire.responses_answer import own_fields, template, to_response, wants_summary
 from app.wire.responses_events import ResponseEvents
 from app.wire.responses_request import to_chat
-from app.wire.usage import usage_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from app.backend.base import Event
     from app.dispatch import Answer
     from app.errors import SluiceError
-    from app.trace import Usage
 
 
 class Responses(Dress):
@@ -66,29 +61,9 @@ class Responses(Dress):
     def framer(self, model: str, *, wants_usage: bool, shows: bool) -> Frames:  # noqa: ARG002 - see Dress
         """Return what turns chunks into this wire's events."""
         self._events = ResponseEvents(self._base, model, summary=self._summary)
-        return _Frames(self._events)
+        return NamedFrames(self._events)
 
     def broken(self, error: SluiceError) -> bytes:
         """Return the events that end a stream with an error."""
         events = self._events or ResponseEvents(self._base, self._base["model"], summary=False)
         return b"".join(map(frame, events.fail(error)))
-
-
-class _Frames:
-    """Writes the events of a response."""
-
-    def __init__(self, events: ResponseEvents) -> None:
-        self._events = events
-
-    def frames(self, events: Iterable[Event]) -> bytes:
-        return b"".join(frame(told) for each in events for told in self._told(each))
-
-    def _told(self, event: Event) -> Iterable[dict[str, Any]]:
-        return self._events.relay(event.told) if isinstance(event, NativeEvent) else self._events.take(event.chunk)
-
-    def rest(self) -> bytes:
-        return b""
-
-    def end(self, usage: Usage, performance: dict[str, Any] | None) -> bytes:
-        more = None if performance is None else {"performance": performance}
-        return b"".join(map(frame, self._events.end(usage_object(usage), more)))
