@@ -211,7 +211,7 @@ class TestStore:
 async def database_open(sluice: Running) -> None:
     """Wait until the database is open; readiness says ``ready`` while it is first being opened, too."""
     async with asyncio.timeout(20):
-        while sluice.gateway.database is None or sluice.gateway.database.trouble is not None:
+        while sluice.gateway.database is None or sluice.gateway.database.trouble is not None:  # noqa: ASYNC110 - the database has no event for it
             await asyncio.sleep(0.01)
     await until(sluice, "ready")
 
