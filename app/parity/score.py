@@ -6,6 +6,7 @@ it, what can be compared is compared, field by field. By the quality check other
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -169,7 +170,7 @@ def _same(one: Any, other: Any) -> bool:
         return bool(one == other)
     if isinstance(one, int) and isinstance(other, int):
         return one == other
-    return bool(abs(one - other) <= NEAR * max(1.0, abs(one), abs(other)) + _ROUNDING)
+    return math.isclose(one, other, rel_tol=NEAR, abs_tol=NEAR + _ROUNDING)
 
 
 def _objects(schema: dict[str, Any], one: Any, other: Any) -> Iterator[bool]:

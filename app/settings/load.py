@@ -199,13 +199,20 @@ class Live:
 
     def reload(self) -> bool:
         """Read everything anew; return whether it is in force. A bad configuration changes nothing but ``error``."""
+        return self._put_in_force(self._read())
+
+    def _read(self) -> Settings | ConfigError:
         try:
-            fresh = load(self.env_file)
+            return load(self.env_file)
         except ConfigError as error:
-            self.error = str(error)
+            return error
+
+    def _put_in_force(self, read: Settings | ConfigError) -> bool:
+        if isinstance(read, ConfigError):
+            self.error = str(read)
             return False
         self.error = None
-        self.loaded = fresh
+        self.loaded = read
         self.lay_over()
         return True
 
@@ -226,8 +233,11 @@ class Live:
         rested, self._pending = stamp == self._pending, stamp
         if not rested or stamp == self._applied:
             return None
+        read = self._read()
+        if self._stamp() != stamp:  # the next writer has begun: what was read may be half of it
+            return None
         self._applied = stamp
-        return self.reload()
+        return self._put_in_force(read)
 
     def _stamp(self) -> tuple[int, int, int]:
         try:

@@ -62,6 +62,8 @@ def test_labels_are_matched_by_id(one: Any, other: Any, same: float | None) -> N
         (100.0, 109.0, 1.0),
         (100.0, 120.0, 0.0),
         (3, 4, 0.0),
+        (float("inf"), float("inf"), 1.0),
+        (float("inf"), 3, 0.0),
         (True, True, 1.0),
         ("a b", "c d", None),
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import ConfigError, Live
+from app.settings import ConfigError, Live, Settings
 
 
 @pytest.fixture
@@ -39,6 +39,31 @@ def test_half_a_write_is_never_read(env: Path) -> None:
         _change(env, text)
         assert live.poll() is None
     assert live.current.model_large == "groq/one"
+
+
+class _Overtaken(Live):
+    """A writer begins anew just as the file is read."""
+
+    again: str | None = None
+
+    def _read(self) -> Settings | ConfigError:
+        if self.again is not None:
+            _change(self.env_file, self.again)
+            self.again = None
+        return super()._read()
+
+
+def test_what_is_written_while_it_is_read_waits_for_the_next_rest(env: Path) -> None:
+    live = _Overtaken(env)
+    _change(env, "MODEL_LARGE=groq/two\n")
+    assert live.poll() is None
+    live.again = "MODEL_"
+    assert live.poll() is None
+    assert (live.current.model_large, live.error) == ("groq/one", None)
+    _change(env, "MODEL_LARGE=groq/three\n")
+    assert live.poll() is None
+    assert live.poll() is True
+    assert live.current.model_large == "groq/three"
 
 
 @pytest.mark.parametrize("broken", ["PORT=x\n", "MODEL_LARGE=nowhere/x\n", b"\xff\xfe\x00", "BACKENDS=x", "ROLES={"])
