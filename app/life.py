@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from app.gateway import Gateway
     from app.guard.lanes import Lane
     from app.guard.share import Store
+    from app.prompts.library import Library
     from app.telemetry.otel import Otel
 
 RUN_DIR = "SLUICE_RUN_DIR"
@@ -67,8 +68,7 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
         _compare(gateway, stack)
         _remember(gateway, stack)
         _work_off(app, gateway, stack)
-        gateway.dependencies["prompts"] = lambda: _state(gateway.library.current.trouble())
-        _tell_broken(gateway)
+        gateway.dependencies["prompts"] = partial(_prompts, gateway.library)
         await _price(gateway, stack)
         classify([{"role": "user", "content": "warm up"}])  # the first caller is not to wait for the weights
         follower = _Follower(gateway)
@@ -78,6 +78,7 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
         _beside(stack, follower.run)
         gc.collect()
         gc.freeze()  # what is here now stays: a full collection would walk it again and again
+        gc.enable()
         yield
 
 
@@ -193,7 +194,7 @@ def _keep(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
     gateway.hooks.append(ledger.observe)
     gateway.dependencies["ledger"] = lambda: _state(ledger.trouble)
     _beside(stack, ledger.run)
-    gateway.dependencies["database"] = lambda: _state(None if database.opening else database.trouble)
+    gateway.dependencies["database"] = lambda: _state(database.trouble, starting=database.opening)
     _beside(stack, partial(_opened, database))
 
 
@@ -233,8 +234,13 @@ async def _opened(database: Database) -> None:
             await asyncio.Event().wait()
 
 
-def _state(lost: str | None) -> dict[str, Any]:
-    return {"status": "ready" if lost is None else "degraded", "why": lost}
+def _prompts(library: Library) -> dict[str, Any]:
+    return _state("they are being read", starting=True) if library.waits else _state(library.current.trouble())
+
+
+def _state(lost: str | None, *, starting: bool = False) -> dict[str, Any]:
+    status = "starting" if starting else "degraded"
+    return {"status": "ready" if lost is None else status, "why": lost}
 
 
 def _tell_broken(gateway: Gateway) -> None:
@@ -258,6 +264,8 @@ class _Follower:
 
     async def run(self) -> None:
         """Look again and again."""
+        await asyncio.to_thread(lambda: self._gateway.library.current)
+        _tell_broken(self._gateway)
         while True:
             await asyncio.sleep(_POLL_S)
             loaded = self._gateway.live.poll()

@@ -79,7 +79,7 @@ def _used(settings: Settings) -> set[Target]:
 def _status(gateway: Gateway, backends: dict[str, Any], dependencies: dict[str, Any], used: set[Target]) -> str:
     if gateway.draining or not used:
         return "unready"
-    bad = gateway.live.error is not None or any(each["status"] != "ready" for each in dependencies.values())
+    bad = gateway.live.error is not None or any(each["status"] == "degraded" for each in dependencies.values())
     return "degraded" if bad or any(backends[target.backend]["status"] == "degraded" for target in used) else "ready"
 
 

@@ -7,14 +7,13 @@ import contextlib
 import importlib
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
 from app.backend.runloop_box import SETTLED, BoxView, Tunnel
 from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
+    import httpx
     from runloop_api_client import AsyncRunloop
     from runloop_api_client.types import DevboxView
     from runloop_api_client.types.devbox_create_params import Tunnel as TunnelWish
@@ -49,6 +48,8 @@ class RunloopControl:
         async with self._building:
             if self._client is None:
                 module = await asyncio.to_thread(importlib.import_module, "runloop_api_client")
+                import httpx
+
                 self._http = httpx.AsyncClient(timeout=httpx.Timeout(_TIMEOUT_S, connect=5.0))
                 self._client = module.AsyncRunloop(
                     bearer_token=self._options.api_key,

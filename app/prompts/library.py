@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -45,22 +46,31 @@ class Shelf:
 
 
 class Library:
-    """The shelf in force, from Sluice's own prompts and those of the operator, which come first.
-
-    Attributes:
-        current: swapped whole.
-    """
+    """The shelf in force, from Sluice's own prompts and those of the operator, which come first."""
 
     def __init__(self, directory: str = "") -> None:
-        self.current = Shelf()
+        self._shelf: Shelf | None = None
+        self._reading = Lock()
         self._directory = directory
         self._applied = self._pending = self._stamp()
-        self.load()
+
+    @property
+    def current(self) -> Shelf:
+        """The shelf, swapped whole; read at the first use, which the start does not wait for."""
+        if self._shelf is not None:
+            return self._shelf
+        with self._reading:
+            return self._shelf or self.load()
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing has been read yet."""
+        return self._shelf is None
 
     def load(self) -> Shelf:
         """Read everything anew."""
-        self.current = read_shelf(self._directory)
-        return self.current
+        self._shelf = shelf = read_shelf(self._directory)
+        return shelf
 
     def poll(self, directory: str) -> Shelf | None:
         """Read everything anew once a file has changed and then rested for one poll; None where nothing did."""
