@@ -37,7 +37,7 @@ class Gateway:
     Attributes:
         hooks: each is fed one Record a call, after the answer is out; they must not block.
         after: each is fed every chat call that was served well, with what was served, after it; they must not block.
-        dependencies: by name, what readiness is told of each: ``{"status": "ready"|"starting"|"degraded", "why": ...}``.
+        dependencies: by name, what readiness is told of each: ``{"status": "ready|starting|degraded", "why": ...}``.
         reload: asks every worker of the host to read its configuration anew.
         sharing: what this process and the others tell each other about lanes.
         board: where the workers of this host meet; None where there is but one.

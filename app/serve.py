@@ -183,7 +183,7 @@ def _forget(pid: int | None) -> None:
 
 def serve(settings: Settings) -> int:
     """Serve until told to stop; return the exit status."""
-    gc.disable()  # what is imported stays: looking for garbage in it takes a fifth of the start; app.life turns it on again
+    gc.disable()  # looking for garbage among imports takes a fifth of the start; app.life turns it on again
     with _run_dir(settings.workers):
         config = uvicorn.Config(
             "app.main:create_app",

@@ -48,7 +48,7 @@ class RunloopControl:
         async with self._building:
             if self._client is None:
                 module = await asyncio.to_thread(importlib.import_module, "runloop_api_client")
-                import httpx
+                import httpx  # 40 modules, for those only who use Runloop
 
                 self._http = httpx.AsyncClient(timeout=httpx.Timeout(_TIMEOUT_S, connect=5.0))
                 self._client = module.AsyncRunloop(
@@ -240,6 +240,7 @@ def _lives(box: DevboxView) -> bool:
 @contextlib.contextmanager
 def _told(what: str, which: str = "", reason: Reason = Reason.NOT_READY) -> Iterator[None]:
     """Turn the client's errors into ours: what could not be done, why, and what to set."""
+    import httpx
     from runloop_api_client import APIError, APIStatusError
 
     doing = f"{what} {which}".strip()
