@@ -101,7 +101,9 @@ def _attempts(trace: Trace, target: Target | None) -> bytes:
 
 def _latin(value: object) -> bytes:
     """Return a header's value; what HTTP does not allow in one becomes a question mark."""
-    text = "".join(each if each.isprintable() else "?" for each in str(value))
+    text = str(value)
+    if not text.isprintable():
+        text = "".join(each if each.isprintable() else "?" for each in text)
     return text.encode("latin-1", "replace")
 
 

@@ -141,8 +141,10 @@ def row_of(line: bytes) -> Row | None:
         return None
 
 
-_SIZES = (200, 20, 1)
-"""Rows a statement on SQLite. Between two statements the serving of calls has its turn, which can take milliseconds."""
+_SIZES = (1, 4, 16, 64, 256)
+"""Rows a statement on SQLite, so that few texts are to be compiled. Each statement is a way to another thread and back,
+in which the calls under way lose a moment: a batch is one statement, filled up with its last row if need be.
+"""
 
 
 def statements(rows: Sequence[Row], *, sqlite: bool) -> Iterator[tuple[str, Any]]:
@@ -158,11 +160,10 @@ def statements(rows: Sequence[Row], *, sqlite: bool) -> Iterator[tuple[str, Any]
 
 
 def _groups(values: list[tuple[Any, ...]]) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
-    start = 0
-    for size in _SIZES:
-        while len(values) - start >= size:
-            yield size, values[start : start + size]
-            start += size
+    for start in range(0, len(values), _SIZES[-1]):
+        group = values[start : start + _SIZES[-1]]
+        size = next(each for each in _SIZES if each >= len(group))
+        yield size, group + group[-1:] * (size - len(group))
 
 
 @lru_cache

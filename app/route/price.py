@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from app.trace import Usage
 
 _MILLION = Decimal(1_000_000)
+_PICO = Decimal("1e-12")
 _HOUR_S = Decimal(3600)
 _NOTHING = Decimal(0)
 
@@ -22,6 +23,16 @@ class Step(NamedTuple):
 
     above: int
     rates: Rates
+
+
+class Pico(NamedTuple):
+    """Rates in whole pico-USD a token: integers are reckoned with in a tenth of the time of Decimals."""
+
+    input: int
+    output: int
+    cached: int
+    cache_write: int
+    reasoning: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +48,8 @@ class Rates:
         hour_usd: per hour that calls keep the target busy.
         steps: dearer rates of longer prompts, the longest first.
         source: where they come from, for people.
+        text: all of them in a line.
+        pico: the rates of tokens in other units; None where these do not hold them exactly.
     """
 
     input: Decimal = _NOTHING
@@ -49,9 +62,11 @@ class Rates:
     steps: tuple[Step, ...] = ()
     source: str = ""
     text: str = field(init=False, compare=False, repr=False)
+    pico: Pico | None = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", _told(self))
+        object.__setattr__(self, "pico", _in_pico(self))
 
     def of(self, prompt_tokens: int) -> Rates:
         """Return the rates for a prompt of this length."""
@@ -68,6 +83,17 @@ def _told(rates: Rates) -> str:
     return " ".join([f"{name}={value}" for name, value in told if value is not None and (value or "_" not in name)])
 
 
+def _in_pico(rates: Rates) -> Pico | None:
+    asked, answered = rates.input, rates.output
+    each = (asked, answered, _or(rates.cached, asked), _or(rates.cache_write, asked), _or(rates.reasoning, answered))
+    found = [rate * _MILLION for rate in each]
+    return None if any(rate % 1 for rate in found) else Pico(*map(int, found))
+
+
+def _or(rate: Decimal | None, other: Decimal) -> Decimal:
+    return other if rate is None else rate
+
+
 def cost_usd(rates: Rates, usage: Usage, busy_s: float = 0.0) -> Decimal:
     """Return what one attempt cost.
 
@@ -79,17 +105,23 @@ def cost_usd(rates: Rates, usage: Usage, busy_s: float = 0.0) -> Decimal:
     if rates.steps:
         rates = rates.of(usage.prompt)
     cached, written, thought = usage.cached, usage.cache_write, usage.reasoning
-    total = rates.input * max(usage.prompt - cached - written, 0) + rates.output * max(usage.completion - thought, 0)
-    if cached:
-        total += (rates.input if rates.cached is None else rates.cached) * cached
-    if written:
-        total += (rates.input if rates.cache_write is None else rates.cache_write) * written
-    if thought:
-        total += (rates.output if rates.reasoning is None else rates.reasoning) * thought
-    total /= _MILLION
+    asked, answered = usage.prompt - cached - written, usage.completion - thought
+    tokens = (max(0, asked), max(0, answered), cached, written, thought)
+    total = _tokens_usd(rates, tokens)
     if rates.request_usd or rates.hour_usd:
         total += rates.request_usd + rates.hour_usd * Decimal(busy_s) / _HOUR_S
     return total
+
+
+def _tokens_usd(rates: Rates, tokens: tuple[int, int, int, int, int]) -> Decimal:
+    """Return what tokens cost: asked, answered, read from a cache, written to one, thought."""
+    asked, answered, cached, written, thought = tokens
+    if rates.pico is not None:
+        plain, said, read, wrote, reasoned = rates.pico
+        return Decimal(plain * asked + said * answered + read * cached + wrote * written + reasoned * thought) * _PICO
+    total = rates.input * asked + rates.output * answered + _or(rates.cached, rates.input) * cached
+    total += _or(rates.cache_write, rates.input) * written + _or(rates.reasoning, rates.output) * thought
+    return total / _MILLION
 
 
 class Season(NamedTuple):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from app.call import Target
-    from app.telemetry.tally import Count, Observations
+    from app.telemetry.tally import Observations
     from app.trace import Attempt, Record, Usage
 
 # From 50 us (a stage of ours) to 5 min (a long answer), about 2.5 steps a decade.
@@ -103,27 +103,24 @@ class Metrics:
         self._tallies = tallies = Tallies()
         keep = lru_cache(maxsize=None)  # labels come from closed sets; what is counted must not be forgotten
 
-        def counts(family: Counter) -> Callable[..., Count]:
-            return keep(lambda *labels: tallies.count(family.labels(*labels)))
-
         def observations(family: Histogram) -> Callable[..., Observations]:
             return keep(lambda *labels: tallies.observations(family.labels(*labels) if labels else family))
 
-        self._request_of = counts(self._requests)
+        self._request_of = tallies.counts(self._requests)
         self._stage_of = observations(self._stages)
         self._overhead_of = observations(self._overhead)
         self._first_of = observations(self._first)
         self._token_of = observations(self._token)
-        self._tokens_of = counts(self._tokens)
-        self._kind_of = counts(self._kinds)
-        self._polish_of = counts(self._polishes)
+        self._tokens_of = tallies.counts(self._tokens)
+        self._kind_of = tallies.counts(self._kinds)
+        self._polish_of = tallies.counts(self._polishes)
         self._chars_of = observations(self._chars)
-        self._code_of = counts(self._code)
-        self._cache_of = counts(self._cache)
+        self._code_of = tallies.counts(self._code)
+        self._cache_of = tallies.counts(self._cache)
 
     def money(self, is_own: Callable[[Target], bool]) -> MoneyMetrics:
         """Return the metrics of money, which are observed on their own."""
-        return MoneyMetrics(self._registry, self._label, is_own)
+        return MoneyMetrics(self._registry, self._label, is_own, self._tallies)
 
     def ledger(self) -> LedgerMetrics:
         """Return the metrics of the ledger's rows."""

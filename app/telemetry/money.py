@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from app.call import Target
+    from app.telemetry.tally import Tallies
     from app.trace import Record
 
 
@@ -23,19 +24,25 @@ class MoneyMetrics:
         registry: where they are kept.
         label: names a target, from a closed set.
         is_own: whether a target runs on a machine of one's own, so that no bill comes for its tokens.
+        tallies: count what is observed here until somebody asks.
     """
 
     def __init__(
-        self, registry: CollectorRegistry, label: Callable[[Target], str], is_own: Callable[[Target], bool]
+        self,
+        registry: CollectorRegistry,
+        label: Callable[[Target], str],
+        is_own: Callable[[Target], bool],
+        tallies: Tallies,
     ) -> None:
         self._label = label
         self._is_own = is_own
-        keep = lru_cache(maxsize=4096)
+        self._lock = tallies.lock
+        keep = tallies.counts
         self._cost_of = keep(
-            Counter("sluice_cost_usd", "What attempts cost.", ["target", "purpose"], registry=registry).labels
+            Counter("sluice_cost_usd", "What attempts cost.", ["target", "purpose"], registry=registry)
         )
         self._baseline_of = keep(
-            Counter("sluice_baseline_usd", "The same tokens at the baseline.", ["target"], registry=registry).labels
+            Counter("sluice_baseline_usd", "The same tokens at the baseline.", ["target"], registry=registry)
         )
         # Not a counter: a call may cost more than its baseline, and then this sinks.
         self._saved_of = keep(
@@ -45,36 +52,40 @@ class MoneyMetrics:
                 ["target"],
                 registry=registry,
                 multiprocess_mode="sum",
-            ).labels
+            )
         )
         self._avoided_of = keep(
-            Counter("sluice_calls_avoided", "Paid calls that were not made.", ["reason"], registry=registry).labels
+            Counter("sluice_calls_avoided", "Paid calls that were not made.", ["reason"], registry=registry)
         )
         self._unpriced_of = keep(
-            Counter("sluice_unpriced", "Attempts at targets without a price.", ["target"], registry=registry).labels
+            Counter("sluice_unpriced", "Attempts at targets without a price.", ["target"], registry=registry)
         )
 
     def observe(self, record: Record) -> None:
         """Count one call."""
-        for attempt in record.attempts:
-            if attempt.usage is None:
-                continue
-            if attempt.cost_usd is None:
-                self._unpriced_of(self._label(attempt.target)).inc()
-            elif attempt.cost_usd:
-                self._cost_of(self._label(attempt.target), attempt.purpose).inc(float(attempt.cost_usd))
-        if record.target is not None:
-            self._compare(record, record.target)
+        with self._lock:
+            for attempt in record.attempts:
+                if attempt.usage is None:
+                    continue
+                if attempt.cost_usd is None:
+                    self._unpriced_of(self._label(attempt.target)).inc()
+                elif attempt.cost_usd:
+                    self._cost_of(self._label(attempt.target), attempt.purpose).inc(float(attempt.cost_usd))
+            if record.target is not None:
+                self._compare(record, record.target)
 
     def _compare(self, record: Record, target: Target) -> None:
-        label = self._label(target)
         if record.saved_usd is not None and record.baseline_usd is not None:
+            label = self._label(target)
             self._baseline_of(label).inc(float(record.baseline_usd))
             self._saved_of(label).inc(float(record.saved_usd))
         if record.cache == "hit":
             self._avoided_of("cache").inc()
-        elif record.outcome == "ok" and all(self._is_own(each.target) for each in record.attempts if each.sent):
+        elif record.outcome == "ok" and self._is_own(target) and self._is_free(record):
             self._avoided_of("local").inc()
+
+    def _is_free(self, record: Record) -> bool:
+        return all(self._is_own(each.target) for each in record.attempts if each.sent)
 
 
 class LedgerMetrics:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prometheus_client import Counter, Histogram
+    from prometheus_client import Counter, Gauge, Histogram
 
 
 class _Tally(Protocol):
@@ -26,7 +27,7 @@ class Count:
 
     __slots__ = ("_amount", "_child")
 
-    def __init__(self, child: Counter) -> None:
+    def __init__(self, child: Counter | Gauge) -> None:
         self._child = child
         self._amount = 0.0
 
@@ -76,11 +77,15 @@ class Tallies:
         self.lock = threading.Lock()
         self._all: list[_Tally] = []
 
-    def count(self, child: Counter) -> Count:
-        """Return the tally of a counter's child."""
+    def count(self, child: Counter | Gauge) -> Count:
+        """Return the tally of a child that is added to."""
         made = Count(child)
         self._all.append(made)
         return made
+
+    def counts(self, family: Counter | Gauge) -> Callable[..., Count]:
+        """Return what gives the tally of each of a family's children; its labels come from closed sets."""
+        return lru_cache(maxsize=None)(lambda *labels: self.count(family.labels(*labels)))
 
     def observations(self, child: Histogram) -> Observations:
         """Return the tally of a histogram's child."""

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,17 @@ async def test_a_full_disk_costs_no_call_and_no_row(small_disk: Path, start: Sta
     assert len(rows(small_disk / "sluice.db")) == 200
 
 
-async def calls_at(client: Any, rate: float, until: asyncio.Event, ids: dict[str, float], bad: list[Any]) -> None:
+async def calls_at(
+    client: Any, rate: float, until: asyncio.Event, ids: dict[str, float], bad: list[Any], key: str = "-"
+) -> None:
     """Make calls at a steady rate; note when each was answered."""
     running: set[asyncio.Task[None]] = set()
+    headers = {"authorization": f"Bearer {key}"}
 
     async def one(number: int) -> None:
         name = f"k{number}-{os.getpid()}-{time.monotonic_ns()}"
         try:
-            told = await client.post("/v1/chat/completions", json=BODY, headers={"x-request-id": name})
+            told = await client.post("/v1/chat/completions", json=BODY, headers={"x-request-id": name, **headers})
         except Exception as error:  # noqa: BLE001 - the gateway may be gone
             bad.append(error)
             return
@@ -94,37 +98,57 @@ async def calls_at(client: Any, rate: float, until: asyncio.Event, ids: dict[str
     await asyncio.gather(*running, return_exceptions=True)
 
 
+CENT = Decimal("0.01")
+
+
+async def key_of(client: Any) -> str:
+    """Make a key with a budget."""
+    made = await client.post("/admin/keys", json={"name": "load", "budget_day_usd": "100000"})
+    key: str = made.json()["key"]
+    return key
+
+
+async def spent_cents(client: Any) -> int:
+    """Return how many cents the key has spent, as its budget counts them."""
+    (key,) = (await client.get("/admin/keys")).json()["keys"]
+    return int(Decimal(str(key["spent_day_usd"])) / CENT)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 async def test_kill_9_under_load_ten_times_loses_at_most_the_last_second(tmp_path: Path, up: Upstream) -> None:
     text = f"BACKENDS__UP__BASE_URL={up.url}\nMLX_ENABLED=false\nMODEL_LARGE=up/large\nON_WEAK=serve\nCACHE=off\n"
-    text += f"DATA_DIR={tmp_path}/d\n"
-    answered: dict[str, float] = {}
-    lost_s: list[float] = []
+    text += f"DATA_DIR={tmp_path}/d\nPRICES_FILE={tmp_path}/prices.yaml\n"
+    (tmp_path / "prices.yaml").write_text(f"up/large: {{input: 0, output: 0, request: {CENT}}}\n")
+    key, sent, recent = "", 0, 0
     for round_ in range(10):
         ids: dict[str, float] = {}
         async with served(tmp_path / ".env", text) as gateway:
             await ready(gateway.client, "database", "ready")
+            key = key or await key_of(gateway.client)
             until = asyncio.Event()
-            load = asyncio.create_task(calls_at(gateway.client, RATE, until, ids, []))
+            load = asyncio.create_task(calls_at(gateway.client, RATE, until, ids, [], key))
             await asyncio.sleep(4)
             os.kill(gateway.process.pid, signal.SIGKILL)
             killed = time.monotonic()
             until.set()
             await load
             await gateway.process.wait()
-        answered |= ids
+        sent = len(up.log)
+        recent += sum(at > killed - 1.0 for at in ids.values())
         async with served(tmp_path / ".env", text) as gateway:  # the spill file of the dead one is taken over
             await ready(gateway.client, "database", "ready")
             await ready(gateway.client, "ledger", "'status': 'ready'")
+            cents = await spent_cents(gateway.client)
         kept = set(rows(tmp_path / "d" / "sluice.db"))
         with contextlib.closing(sqlite3.connect(tmp_path / "d" / "sluice.db")) as database:
             assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         missing = [killed - at for name, at in ids.items() if name not in kept]
-        lost_s.append(max(missing, default=0.0))
-        told = f"{len(ids)} answered, {len(missing)} missing, the oldest {lost_s[-1]:.2f} s before the kill"
-        print(f"round {round_}: {told}")  # noqa: T201 - long checks print their figures
-        assert lost_s[-1] <= 1.0
+        lost_s = max(missing, default=0.0)
+        told = f"{len(ids)} answered, {len(missing)} missing, the oldest {lost_s:.2f} s before the kill"
+        print(f"round {round_}: {told}; of {sent} calls sent so far the budget counts {cents}")  # noqa: T201
+        assert lost_s <= 1.0
+        assert sent - 200 * (round_ + 1) - recent <= cents <= sent  # what was on its way at a kill is in neither
     assert len(set(rows(tmp_path / "d" / "sluice.db"))) == len(rows(tmp_path / "d" / "sluice.db"))
 
 
