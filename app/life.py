@@ -159,7 +159,7 @@ def _remember(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
     gateway.limits = Limits(rates, Parallel(redis))
     gateway.keys = Keys(gateway.database)
     if gateway.database is not None:
-        gateway.budgets = budgets = Budgets(gateway.database)
+        gateway.budgets = budgets = Budgets(gateway.database, tell=gateway.metrics.budget_used)
         gateway.hooks.append(budgets.note)
         stack.push_async_callback(budgets.close)
         budgets.start()

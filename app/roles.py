@@ -34,14 +34,16 @@ class Role:
     Attributes:
         variable: the variable that sets it.
         chain: its targets in order, with their weights; empty where it is unset.
+        in_force: the chain that calls go by; another one where parity has set the role back.
         serves: the target that calls go to now, or None.
-        unusable: the reason for each backend of the chain that is not usable.
+        unusable: the reason for each backend of the chain in force that is not usable.
         shadowed: whether the process environment sets it, so that editing the file does not change it.
     """
 
     role: str
     variable: str
     chain: tuple[str, ...]
+    in_force: tuple[str, ...]
     serves: str | None
     unusable: dict[str, str]
     shadowed: bool
@@ -60,18 +62,24 @@ class Change:
         return asdict(self)
 
 
-def roles(settings: Settings) -> Iterator[Role]:
-    """Yield every role there is."""
+def roles(settings: Settings, in_force: Settings | None = None) -> Iterator[Role]:
+    """Yield every role there is.
+
+    Args:
+        settings: what environment and file say.
+        in_force: the same with the roles that parity has set back; None where there is nothing of the kind.
+    """
     names = dict.fromkeys([*(name.removeprefix("model_") for name in ROLE_FIELDS), *settings.chains])
     for role in names:
-        chain = settings.chains.get(role, ())
+        chain = (in_force or settings).chains.get(role, ())
         problems = {each.target.backend: settings.backend_configs[each.target.backend].problem for each in chain}
         usable = (str(each.target) for each in chain if problems[each.target.backend] is None)
         variable = _variable(role)
         yield Role(
             role=role,
             variable=variable,
-            chain=tuple(map(str, chain)),
+            chain=tuple(map(str, settings.chains.get(role, ()))),
+            in_force=tuple(map(str, chain)),
             serves=next(usable, None),
             unusable={backend: problem for backend, problem in problems.items() if problem is not None},
             shadowed=_shadow(variable) is not None,
@@ -80,13 +88,20 @@ def roles(settings: Settings) -> Iterator[Role]:
 
 def as_table(found: Iterable[Role]) -> str:
     """Return the roles as text, one a line."""
-    lines = []
-    for each in found:
-        serves = each.serves or ("not set" if not each.chain else "nobody: " + "; ".join(each.unusable.values()))
-        lines.append(f"{each.role:<12} {serves}\n{'':<12} {each.variable}={','.join(each.chain)}")
-        if each.shadowed:
-            lines.append(f"{'':<12} the environment sets {_shadow(each.variable)}: editing the file does not change it")
-    return "\n".join(lines)
+    found = list(found)
+    margin = " " * (max((len(each.role) for each in found), default=0) + 2)
+    return "\n".join(line for each in found for line in _lines(each, margin))
+
+
+def _lines(role: Role, margin: str) -> Iterator[str]:
+    serves = role.serves or ("not set" if not role.chain else "nobody: " + "; ".join(role.unusable.values()))
+    yield f"{role.role:<{len(margin)}}{serves}"
+    yield f"{margin}{role.variable}={','.join(role.chain)}"
+    if role.in_force != role.chain:
+        yield f"{margin}parity has set it back: calls go by {','.join(role.in_force)} until somebody runs"
+        yield f"{margin}sluice parity rearm {role.role}; sluice parity tells why"
+    if role.shadowed:
+        yield f"{margin}the environment sets {_shadow(role.variable)}: editing the file does not change it"
 
 
 def as_json(found: Iterable[Role]) -> list[dict[str, Any]]:

@@ -144,5 +144,5 @@ def test_every_role_is_told(env: Path) -> None:
     assert found["deep-thought"].variable == "ROLES__DEEP_THOUGHT"
     assert found["judge"].chain == found["large"].chain
     table = roles.as_table(found.values())
-    assert "embedding    not set" in table
+    assert "embedding      not set" in table
     assert "MODEL_SMALL=openai/none,groq/s@50,groq/t@0" in table

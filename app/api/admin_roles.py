@@ -62,8 +62,9 @@ async def _edited(gateway: Gateway, edit: Callable[[], list[roles.Change]]) -> d
 
 
 async def _shown(gateway: Gateway) -> dict[str, Any]:
+    live = gateway.live
+    shown = {"roles": roles.as_json(roles.roles(live.loaded, live.current)), "undo": None, "undo_error": None}
     try:
-        newest = await asyncio.to_thread(roles.newest, gateway.live.env_file)
+        return shown | {"undo": await asyncio.to_thread(roles.newest, live.env_file)}
     except roles.RolesError as error:
-        return {"roles": roles.as_json(roles.roles(gateway.live.current)), "undo": None, "undo_error": str(error)}
-    return {"roles": roles.as_json(roles.roles(gateway.live.current)), "undo": newest, "undo_error": None}
+        return shown | {"undo_error": str(error)}

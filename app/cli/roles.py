@@ -20,15 +20,17 @@ roles_cli = typer.Typer(help="Show roles, set them, and take that back.", invoke
 
 @roles_cli.callback()
 def show_roles(context: typer.Context, env_file: EnvFile = ENV_FILE, *, as_json: Json = False) -> None:
-    """Show every role: its chain, who serves now, and the variable that sets it."""
+    """Show every role: its chain, who serves now, the variable that sets it, and whether parity has set it back."""
     context.obj = env_file
     if context.invoked_subcommand is not None:
         return
     import orjson
 
     from app import roles
+    from app.parity.keeper import kept, laid_over
 
-    found = list(roles.roles(settings_of(env_file)))
+    settings = settings_of(env_file)
+    found = list(roles.roles(settings, laid_over(settings, kept(settings.data_dir))))
     shown = orjson.dumps(roles.as_json(found), option=orjson.OPT_INDENT_2).decode() if as_json else None
     typer.echo(shown or roles.as_table(found))
 

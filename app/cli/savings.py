@@ -75,7 +75,9 @@ def _csv(told: dict[str, Any]) -> str:
 
 def _table(told: dict[str, Any], by: str) -> str:
     rows = [(each["name"] or "-", each["calls"], each) for each in told["by"]]
-    rows += [("all", told["calls"], told)]
+    if told["parity_usd"]:
+        rows.append(("parity", "", _proof(told["parity_usd"])))
+    rows.append(("all", told["calls"], told))
     rows += [(f"per {span}", "", told[f"per_{span}"]) for span in ("month", "year")]
     width = max(len(str(name)) for name, *_ in [(by, 0), *rows])
     lines = [f"{by:<{width}}  {'calls':>8}  {'cost':>14}  {'baseline':>14}  {'saved':>14}"]
@@ -84,6 +86,11 @@ def _table(told: dict[str, Any], by: str) -> str:
         for name, calls, of in rows
     ]
     return "\n".join([*lines, "", *_notes(told)])
+
+
+def _proof(usd: float) -> dict[str, float]:
+    """Return the row of what references and judges cost: with it the rows add up to the sum."""
+    return {"cost_usd": usd, "baseline_usd": 0.0, "saved_usd": -usd}
 
 
 def _usd(amount: float | None) -> str:
@@ -96,6 +103,8 @@ def _notes(told: dict[str, Any]) -> list[str]:
     if told["interval_usd"] is not None:
         low, high = told["interval_usd"]
         notes.append(f"Saved, 95 %: {low:.4f} to {high:.4f} USD.")
+    if told["parity_usd"]:
+        notes.append("Parity: what references and judges cost that proved the rest; it is taken off what was saved.")
     if told["unpriced_calls"]:
         notes.append(f"{told['unpriced_calls']} calls have no price and are in no sum of savings.")
     return notes

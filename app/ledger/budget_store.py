@@ -7,7 +7,7 @@ from collections import defaultdict
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, case, delete, func, insert, select, type_coerce, update
+from sqlalchemy import BigInteger, Float, case, cast, delete, func, insert, select, true, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.ledger.periods import periods
@@ -121,6 +121,25 @@ class BudgetStore:
             mine = (key_leases.c.key_id == key_id) & (key_leases.c.holder == self._holder)
             covered = case((key_leases.c.amount_usd > usd, key_leases.c.amount_usd - usd), else_=Decimal(0))
             await connection.execute(update(key_leases).where(mine).values(amount_usd=covered))
+
+    async def used(self) -> dict[str, float]:
+        """Return the highest share of a budget that is spent, of all keys in use, for the present day and month.
+
+        Raises:
+            DatabaseUnavailableError: the database is away.
+        """
+        day, month = periods(self._wall())
+        wanted = [self._highest(day, api_keys.c.day_usd), self._highest(month, api_keys.c.month_usd)]
+        async with self._database.connect() as connection:
+            found = (await connection.execute(select(*wanted))).one()
+        return dict(zip(("day", "month"), (float(share or 0) for share in found), strict=True))
+
+    def _highest(self, period: str, budget: ColumnElement[Decimal | None]) -> ColumnElement[float]:
+        spent, limit = (type_coerce(each, BigInteger) for each in (key_spending.c.spent_usd, budget))
+        in_use = api_keys.c.revoked_ms.is_(None) & func.coalesce(api_keys.c.expires_ms > self._now_ms(), true())
+        joined = key_spending.join(api_keys, api_keys.c.id == key_spending.c.key_id)
+        shares = select(func.max(cast(spent, Float) / limit)).select_from(joined)
+        return shares.where(key_spending.c.period == period, limit > 0, in_use).scalar_subquery()
 
     def _now_ms(self) -> int:
         return int(self._wall() * 1000)

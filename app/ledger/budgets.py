@@ -39,6 +39,8 @@ _RENEW_S = 5.0
 _PATIENCE_S = {True: 12.0, False: 3.0}
 """How long a call asks for a lease until the database counts as away; a file (True) may be busy with other workers."""
 _AGAIN_S = 0.1
+_LOOK_S = 5.0
+"""How often the highest share of a budget is told to the metrics."""
 _REFUSED_S = 0.5
 """A key whose budget is used up is not looked up in the database again for so long."""
 _UNKNOWN_SHARE = 100
@@ -110,17 +112,23 @@ class Budgets:
         database: shared with all workers and hosts.
         clock: seconds, monotonic.
         wall: seconds since 1970.
+        tell: told, for ``day`` and ``month``, the highest share of a key's budget that is spent.
 
     Attributes:
         leases: how many were taken: how often a call waited for the database.
     """
 
     def __init__(
-        self, database: Database, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
+        self,
+        database: Database,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        tell: Callable[[str, float], None] = lambda _period, _share: None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._wall = wall
+        self._tell = tell
         self.leases = 0
         self._holder = uuid.uuid4().hex
         self._purses: dict[str, _Purse] = {}
@@ -254,6 +262,7 @@ class Budgets:
         self._tasks = [
             loop.create_task(self._repeat(self.flush, _FLUSH_S)),
             loop.create_task(self._repeat(self.renew, _ROUND_S)),
+            loop.create_task(self._repeat(self.look, _LOOK_S)),
         ]
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], every_s: float) -> None:
@@ -269,6 +278,15 @@ class Budgets:
                 continue  # it tells its trouble itself
             except Exception:
                 log.exception("budgets: a round failed")
+
+    async def look(self) -> None:
+        """Tell how far budgets are used up.
+
+        Raises:
+            DatabaseUnavailableError: the database is away.
+        """
+        for period, share in (await self._store.used()).items():
+            self._tell(period, share)
 
     async def renew(self) -> None:
         """Do one round.

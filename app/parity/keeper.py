@@ -16,12 +16,14 @@ from app import env_file
 from app.call import Target
 from app.ledger.db import DatabaseUnavailableError
 from app.route.parity import Rollback, set_back
+from app.telemetry.parity import STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from app.gateway import Gateway
-    from app.route.parity import Standing
+    from app.route.parity import Standing, Trial
+    from app.route.sequential import State
     from app.settings import Settings
 
 _FOLLOW_S = 0.5
@@ -51,17 +53,12 @@ class Keeper:
     def start(self) -> None:
         """Set back what was set back when Sluice last ran: the database is opened only after the first calls."""
         self._gateway.live.overlay = self.overlay
-        self.rollbacks = _read(self._path)
+        self.rollbacks = kept(self._gateway.live.current.data_dir)
         self._gateway.live.lay_over()
 
     def overlay(self, loaded: Settings) -> Settings:
         """Return the settings with the roles that are set back."""
-        chains = {
-            role: set_back(loaded.chains.get(role, ()), (each for each in self.rollbacks if each.role == role))
-            for role in {each.role for each in self.rollbacks}
-        }
-        changed = {role: chain for role, chain in chains.items() if chain != loaded.chains.get(role, ())}
-        return loaded.with_roles(changed) if changed else loaded
+        return laid_over(loaded, self.rollbacks)
 
     async def run(self) -> None:
         """Follow what workers and hosts decide."""
@@ -100,14 +97,35 @@ class Keeper:
 
     def took(self, standings: Iterable[Standing]) -> None:
         """Take note of how tests stand."""
-        self.standings = {each.trial.key: each for each in standings}
-        for each in self.standings.values():
-            trial, found = each.trial, each.reading()
+        before, self.standings = self.standings, {each.trial.key: each for each in standings}
+        for gone in before.keys() - self.standings.keys():  # armed again: its next sample begins it anew
+            self._show(before[gone].trial, "learning", {})
+        for each in sorted(self.standings.values(), key=_rank):  # of tests with the same labels the worst is shown
+            found = each.reading()
             bounds = {"low": found.low, "high": found.high} | ({} if found.mean is None else {"mean": found.mean})
-            self._gateway.metrics.parity.stands(trial.role, trial.task, trial.target, each.state, bounds)
+            self._show(each.trial, each.state, bounds)
+
+    def _show(self, trial: Trial, state: State, bounds: Mapping[str, float]) -> None:
+        self._gateway.metrics.parity.stands(trial.role, trial.task, trial.target, state, bounds)
 
 
-def _read(path: Path) -> frozenset[Rollback]:
+def _rank(standing: Standing) -> int:
+    return STATES[standing.state]
+
+
+def laid_over(loaded: Settings, rollbacks: Iterable[Rollback]) -> Settings:
+    """Return settings with the roles that are set back."""
+    of_role: dict[str, list[Rollback]] = {}
+    for each in rollbacks:
+        of_role.setdefault(each.role, []).append(each)
+    chains = {role: set_back(loaded.chains.get(role, ()), those) for role, those in of_role.items()}
+    changed = {role: chain for role, chain in chains.items() if chain != loaded.chains.get(role, ())}
+    return loaded.with_roles(changed) if changed else loaded
+
+
+def kept(data_dir: str) -> frozenset[Rollback]:
+    """Return which roles are set back as a gateway of this host knew it last; it begins with these."""
+    path = Path(data_dir) / _FILE
     try:
         rows = orjson.loads(path.read_bytes())
         return frozenset(

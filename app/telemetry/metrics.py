@@ -82,6 +82,13 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemin",
         )
+        self._budgets = Gauge(
+            "sluice_budget_used_ratio",
+            "The highest share of a key's budget that is spent, of all keys.",
+            ["period"],
+            registry=self._registry,
+            multiprocess_mode="livemostrecent",
+        )
         self._tasks = self._counter("task_calls", "Calls of tasks and pipelines, by how they ended.", "task", "outcome")
         self._engine = EngineMetrics(self._registry, label)
         self.parity = ParityMetrics(self._registry, label)
@@ -210,6 +217,13 @@ class Metrics:
         """Count one wake; ``outcome`` is ``ok`` or ``failed``."""
         self._wakes.labels(backend, outcome).inc()
         self._wake_seconds.labels(backend).observe(seconds)
+
+    def budget_used(self, period: str, share: float) -> None:
+        """Say how far the budget that is used most is used up, 1 being all of it; ``period`` is ``day`` or ``month``.
+
+        Keys have names that operators give: which one it is, ``GET /admin/keys`` tells.
+        """
+        self._budgets.labels(period).set(share)
 
     def config_loaded(self, *, ok: bool) -> None:
         """Say whether the configuration in force is the one on disk."""

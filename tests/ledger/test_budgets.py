@@ -51,6 +51,26 @@ class World:
         self.clock.pass_s(seconds)
 
 
+async def test_the_highest_share_of_all_budgets_is_told_for_day_and_month(world: World) -> None:
+    told: dict[str, float] = {}
+    worker = await world.worker()
+    worker = Budgets(world.databases[0], world.clock, world.wall, told.__setitem__)
+    await worker.look()
+    assert told == {"day": 0.0, "month": 0.0}
+    store, keys = worker._store, KeyStore(world.databases[0], world.wall)
+    for name, day, month, usd in (("a", "1", None, "0.25"), ("b", "2", "4", "1.80"), ("gone", "1", "1", "0.99")):
+        wanted = NewKey(name=name, budget_day_usd=Decimal(day), budget_month_usd=Decimal(month) if month else None)
+        key_id = (await keys.create(wanted))[1].terms.id
+        async with world.databases[0].begin() as connection:
+            await store.count(connection, [Spend(key_id, world.wall(), Decimal(usd))])
+    await keys.revoke("gone")
+    await worker.look()
+    assert told == pytest.approx({"day": 0.9, "month": 0.45})
+    world.pass_s(86_400)  # the next day of the same month
+    await worker.look()
+    assert told == pytest.approx({"day": 0.0, "month": 0.45})
+
+
 @pytest.fixture
 async def world(database_address: str) -> AsyncIterator[World]:
     made = World(database_address)

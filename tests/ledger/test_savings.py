@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from app.__main__ import cli
 from app.call import Plan, Purpose, Target
+from app.cli.savings import _table
 from app.ledger.bill import make_bill
 from app.ledger.db import Database, address
 from app.ledger.prices import Prices, prices_of
@@ -257,6 +258,10 @@ async def test_shadow_samples_give_the_interval(prices: Prices, database: Databa
     assert told["parity_usd"] == pytest.approx(40 * 0.0003)
     assert told["saved_usd"] == pytest.approx(before["saved_usd"] - 40 * 0.0003), "the proof is paid for too"
     assert told["cost_usd"] == pytest.approx(before["cost_usd"] + 40 * 0.0003)
+    shown = _table(told, "target").splitlines()
+    assert shown[2].split() == ["parity", *("0.0120", "USD", "0.0000", "USD", "-0.0120", "USD")]
+    assert any("taken off what was saved" in line for line in shown)
+    assert "parity" not in _table(before, "target")
     await ledger.close()
 
 

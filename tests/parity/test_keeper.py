@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
@@ -14,8 +15,9 @@ from app.__main__ import cli
 from app.call import Target
 from app.ledger import parity
 from app.ledger.db import Database, address
-from app.route.parity import Sample, Trial
-from app.route.sequential import Rules
+from app.parity.keeper import Keeper
+from app.route.parity import Sample, Standing, Trial
+from app.route.sequential import Rules, State
 from tests.conftest import Running, running
 from tests.upstream.client import ask
 
@@ -56,6 +58,29 @@ async def serves(sluice: Running, target: str) -> None:
             await asyncio.sleep(0.02)
 
 
+async def _fast(sluice: Running) -> dict[str, Any]:
+    told = (await sluice.client.get("/admin/roles")).json()["roles"]
+    found: dict[str, Any] = next(each for each in told if each["role"] == "fast")
+    return found
+
+
+def _stands(state: State, prompt: str) -> Standing:
+    return Standing(prompt, 0, replace(TRIAL, prompt_hash=prompt), state, False, 0, None, {})
+
+
+async def test_the_metric_shows_the_worst_of_a_role_until_it_is_armed_again(sluice: Running) -> None:
+    keeper = Keeper(sluice.gateway)
+    shown = 'sluice_parity_state{role="fast",target="up/other",task="none"}'
+    for standings, number in (
+        ([_stands("breached", "new"), _stands("learning", "old")], 3.0),
+        ([_stands("learning", "old")], 0.0),
+        ([_stands("inconclusive", "old"), _stands("certified", "newer")], 2.0),
+        ([], 0.0),
+    ):
+        keeper.took(standings)
+        assert f"{shown} {number}\n" in (await sluice.client.get("/metrics")).text
+
+
 async def test_hosts_follow_restarts_keep_and_people_arm_again(tmp_path: Path, text: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -70,6 +95,11 @@ async def test_hosts_follow_restarts_keep_and_people_arm_again(tmp_path: Path, t
         (test,) = shown["tests"]
         assert (test["state"], test["rolled_back"], test["samples"]) == ("breached", True, 15)
         assert [each["event"] for each in shown["events"]] == ["breached"]
+        role = await _fast(one)
+        assert (role["chain"], role["in_force"], role["serves"]) == (["up/cheap"], ["up/good"], "up/good")
+        out = await asyncio.to_thread(CliRunner().invoke, cli, ["roles", "--env-file", str(tmp_path / "a" / ".env")])
+        assert "MODEL_FAST=up/cheap\n" in out.output
+        assert "parity has set it back: calls go by up/good until somebody runs" in out.output
     async with running(tmp_path / "a" / ".env", text) as again:
         assert (await again.chat("fast")).headers["x-sluice-target"] == "up/good", "from the first call on"
         wrong = await again.client.post("/admin/parity/rearm", json={"role": "nobody"})
@@ -77,6 +107,7 @@ async def test_hosts_follow_restarts_keep_and_people_arm_again(tmp_path: Path, t
         done = await again.client.post("/admin/parity/rearm", json={"role": "fast"})
         assert done.json()["rearmed"][0]["target"] == "up/cheap"
         await serves(again, "up/cheap")
+        assert (await _fast(again))["in_force"] == ["up/cheap"]
         nothing = await again.client.post("/admin/parity/rearm", json={"role": "fast"})
         assert nothing.json()["error"]["code"] == "nothing_to_rearm"
 
