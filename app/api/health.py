@@ -24,12 +24,13 @@ def _sleepers(gateway: Gateway) -> dict[str, Any]:
 
 
 async def local_models(gateway: Gateway) -> dict[str, Any]:
-    """Return the state of every local model that the roles name or the engine knows; the engine is not started."""
+    """Return the state of each local model that roles or MLX_MODELS name or an engine knows; none is started for it."""
     settings = gateway.live.current
     config = settings.backend_configs["mlx"]
     if config.problem is not None:
         return {}
-    named = sorted({str(target) for target in _used(settings) if target.backend == "mlx"})
+    of_roles = {str(target) for target in _used(settings) if target.backend == "mlx"}
+    named = sorted(of_roles | {f"mlx/{model}" for model in settings.mlx_models})
     models: dict[str, Any] = {name: {"state": "not_loaded"} for name in named}
     backend = gateway.backends.mlx(config)
     for told in await backend.ask_engines("/health") if backend is not None else ():

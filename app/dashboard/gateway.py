@@ -19,7 +19,9 @@ _READ_S = 10.0
 _FRESH_S = 0.9
 """Several open pages cause one request: what is younger than this is not asked for again."""
 _REST = 9
-"""An answer that takes the gateway long is asked for less often: at most a tenth of its time goes there."""
+"""What the ledger takes long to add up is asked for less often: at most a tenth of the gateway's time goes there."""
+_OF_LEDGER = ("/admin/calls", "/admin/keys", "/admin/parity", "/admin/traffic", "/v1/savings")
+"""What else takes long only waits, say for an engine that starts: and then the next answer is worth having."""
 _FOR_BOTH = "/v1/savings"
 """Tells an admin everybody's figures, and a caller its own."""
 _KEPT = 200
@@ -78,7 +80,8 @@ class Gateway:
         except TroubleError as trouble:
             told = replace(known, trouble=trouble)
         ended = time.monotonic()
-        self._rests[path] = ended + max(_FRESH_S, _REST * (ended - began))
+        rest = _REST if path.startswith(_OF_LEDGER) else 0
+        self._rests[path] = ended + max(_FRESH_S, rest * (ended - began))
         self._told[path] = told
         if len(self._told) > _KEPT:
             del self._told[next(iter(self._told))]
@@ -169,6 +172,8 @@ _REMEDIES = {
     "invalid_admin_key": "The gateway has another ADMIN_KEY than the dashboard: give both the same.",
     "admin_forbidden": "Set ADMIN_KEY for the gateway and for the dashboard.",
     "invalid_api_key": "Set DASHBOARD_API_KEY to one of the gateway's keys.",
+    "no_database": "GET /health/ready says what is wrong with the database.",
+    "database_unavailable": "GET /health/ready says what is wrong with the database.",
     "unknown_url": "This gateway does not have that endpoint: give both the same version.",
 }
 

@@ -52,6 +52,11 @@ def percent(part: Any, whole: Any) -> str:
     return f"{share:.0f} %" if share in {0.0, 100.0} or share >= 10 else f"{share:.1f} %"  # noqa: PLR2004 - digits
 
 
+def filled(part: float, whole: float | None) -> float:
+    """Return how far a bar is filled, in percent, at most all of it."""
+    return min(100.0, 100.0 * part / whole) if whole else 0.0
+
+
 def size(value: Any) -> str:
     """Return bytes in decimal units, as disks and models are sold."""
     if value is None:
@@ -70,6 +75,16 @@ def clock(at_ms: Any) -> str:
 def day(at_ms: Any) -> str:
     """Return a moment, milliseconds since 1970, with its day, in UTC."""
     return NONE if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def moment(text: Any) -> str:
+    """Return a moment in ISO 8601, as the gateway tells it, without seconds and zone: it is UTC."""
+    return NONE if text is None else str(text)[:16].replace("T", " ")
+
+
+def points(share: Any) -> str:
+    """Return a difference, -1 to 1, in signed points of a hundred."""
+    return NONE if share is None else f"{100 * float(share):+.2f}"
 
 
 def ago(at_s: Any) -> str:
@@ -93,7 +108,7 @@ def words(text: Any) -> str:
     return NONE if text is None else str(text).replace("_", " ")
 
 
-FILTERS = (usd, millis, number, size, clock, day, ago, words)
+FILTERS = (usd, millis, number, size, clock, day, moment, points, ago, words)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nicegui import ui
@@ -11,20 +12,10 @@ from app.dashboard.live import Live, Region
 from app.dashboard.render import render
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from app.dashboard.gateway import Gateway
 
-PAGES = (
-    ("overview", "/", "Overview"),
-    ("calls", "/calls", "Calls"),
-    ("money", "/money", "Money"),
-    ("lanes", "/lanes", "Lanes"),
-    ("models", "/models", "Local models"),
-    ("roles", "/roles", "Roles"),
-    ("keys", "/keys", "Keys"),
-    ("playground", "/playground", "Playground"),
-)
 _HEAD = """
 <link rel="stylesheet" href="/static/dashboard.css">
 <script src="/static/dashboard.js" type="module"></script>
@@ -32,29 +23,47 @@ _HEAD = """
 _MOST_REASONS = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page.
+
+    Attributes:
+        name: names its icon too.
+        told: a sentence under its heading, which is the title.
+        build: places what it shows.
+        build_one: does so where the path names one thing below the page's own; None where there is no such path.
+    """
+
+    name: str
+    path: str
+    title: str
+    told: str
+    build: Callable[[Live], None]
+    build_one: Callable[[Live, str], None] | None = None
+
+
 @contextlib.contextmanager
-def shell(gateway: Gateway, here: str, told: str, *, locked: bool) -> Iterator[Live]:
+def shell(gateway: Gateway, page: Page, pages: Sequence[Page], *, locked: bool) -> Iterator[Live]:
     """Build the frame; what is made inside the ``with`` stands in its middle.
 
     Args:
         gateway: what the page shows.
-        here: the page's name in PAGES.
-        told: a sentence under its heading.
+        page: the one that is built.
+        pages: all that are linked.
         locked: whether there is a key, so that one can log out.
     """
-    title = next(text for name, _, text in PAGES if name == here)
-    ui.page_title(f"{title} · Sluice")
+    ui.page_title(f"{page.title} · Sluice")
     ui.add_head_html(_HEAD)
     live = Live(gateway)
     _no_second_main()
-    frame = {"pages": PAGES, "here": here, "title": title, "locked": locked}
+    frame = {"pages": pages, "here": page.name, "title": page.title, "locked": locked}
     _still("a", "skip", "Skip to the content").props('href="#content"')
     _still("header", "top", render("top.html", **frame))
     with ui.element("div").classes("frame"):
         _still("div", "side", render("side.html", **frame))
         with ui.element("main").classes("main").props('id="content" tabindex="-1"'):
-            _still("div", "head", render("head.html", title=title, told=told))
-            status = live.panel("status.html", {"health": "/health/ready"}, lambda health: _status(health, here))
+            _still("div", "head", render("head.html", title=page.title, told=page.told))
+            status = live.panel("status.html", {"health": "/health/ready"}, lambda health: _status(health, page.name))
             status.region.classes("silent stack").props('role="status"')
             yield live
     live.toasts = Region("div")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -13,9 +17,11 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from app.dashboard.shell import PAGES
+from app.dashboard.pages import PAGES
+from app.dashboard.render import usd
 from tests.dashboard.axe import axe_source, violations
-from tests.dashboard.stage import KEY, PAST, SLOW, Stage, browser, chromium, stage, until
+from tests.dashboard.past import NEWEST, REFERENCE, SET_BACK
+from tests.dashboard.stage import CALLER_KEY, KEY, SLOW, Stage, browser, chromium, stage, until
 
 pytestmark = [
     pytest.mark.skipif(chromium() is None, reason="chromium is not installed"),
@@ -48,15 +54,42 @@ def op(on: Stage, chrome: Browser) -> Iterator[Page]:
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda told: wrong.append(told.text) if told.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.goto("/login")
-    page.get_by_label("ADMIN_KEY").fill(KEY)
-    page.get_by_role("button", name="Log in").click()
-    page.wait_for_url(f"{on.url}/")
+    context.request.post("/login", form={"key": KEY}, max_redirects=0)
     yield page
     context.close()
     assert wrong == []
     assert [url for url in asked if not url.startswith((on.url, on.url.replace("http", "ws"), "data:", "blob:"))] == []
     assert len(asked) > 20
+
+
+_LOOKED_AT: set[str] = set()
+
+
+def looks_at(path: str, *, dark: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Where a test has left its page, it is to be one for everybody: no serious finding of axe-core, and at a phone's
+    width nothing that goes over the edge; ``dark`` of those that between them have every colour.
+    """
+    _LOOKED_AT.add(path)
+
+    def looking(test: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(test)
+        def both(op: Page, **fixtures: Any) -> None:
+            test(op=op, **fixtures)
+            assert urlsplit(op.url).path.startswith(path)
+            expect(op.locator(".skeleton")).to_have_count(0)
+            found = violations(op, axe_source())
+            if dark:
+                op.emulate_media(color_scheme="dark")
+                found += violations(op, axe_source(), "color-contrast")
+                op.emulate_media(color_scheme="light")
+            op.set_viewport_size(_NARROW)
+            width = op.evaluate("document.documentElement.scrollWidth")
+            op.set_viewport_size(_WIDE)
+            assert (found, width) == ([], _NARROW["width"])
+
+        return both
+
+    return looking
 
 
 def test_it_asks_for_the_key_first(on: Stage, chrome: Browser) -> None:
@@ -78,6 +111,7 @@ def test_it_asks_for_the_key_first(on: Stage, chrome: Browser) -> None:
     context.close()
 
 
+@looks_at("/", dark=True)
 def test_overview_shows_what_goes_on(op: Page) -> None:
     op.goto("/")
     expect(op.locator('.chart svg path[fill^="var(--series"]').filter(visible=True).first).to_be_visible()
@@ -93,7 +127,7 @@ def test_overview_shows_what_goes_on(op: Page) -> None:
 
 
 def test_a_calls_stages_verdict_attempts_and_faults(op: Page) -> None:
-    op.goto(f"/calls/{PAST}")
+    op.goto(f"/calls/{NEWEST}")
     one = op.get_by_label("The chosen call")
     for told in (
         "code, complexity",
@@ -115,6 +149,7 @@ def test_a_calls_stages_verdict_attempts_and_faults(op: Page) -> None:
     expect(op).to_have_url(re.compile("/calls$"))
 
 
+@looks_at("/calls", dark=True)
 def test_calls_are_filtered_and_paged(op: Page) -> None:
     op.goto("/calls")
     table = op.get_by_role("table", name="Calls, newest first")
@@ -133,6 +168,7 @@ def test_calls_are_filtered_and_paged(op: Page) -> None:
     expect(op.get_by_label("The chosen call")).to_contain_text("Stages")
 
 
+@looks_at("/lanes")
 def test_a_breaker_is_forced_open_and_closed(op: Page, on: Stage) -> None:
     target = "groq/llama-3.1-8b-instant"
     until(lambda: target in on.api.get("/admin/breakers").json()["lanes"])
@@ -156,6 +192,7 @@ def _serves(on: Stage) -> str:
     return str(next(each["serves"] for each in roles if each["role"] == "analysis"))
 
 
+@looks_at("/roles", dark=True)
 def test_a_role_is_switched_and_switched_back(op: Page, on: Stage) -> None:
     op.goto("/roles")
     before = _serves(on)
@@ -190,6 +227,7 @@ def test_the_playground_previews_and_streams(op: Page) -> None:
     expect(op.get_by_label("The chosen call")).to_contain_text("Stages")
 
 
+@looks_at("/playground")
 def test_the_playground_tells_what_went_wrong_and_can_be_stopped(op: Page) -> None:
     op.goto("/playground")
     op.get_by_label("What a caller would ask").fill("What is the time?")
@@ -203,6 +241,7 @@ def test_the_playground_tells_what_went_wrong_and_can_be_stopped(op: Page) -> No
     expect(answer.get_by_role("alert")).to_contain_text("content management policy")
 
 
+@looks_at("/models")
 def test_a_local_model_is_downloaded_with_a_bar_then_loaded_and_unloaded(op: Page, on: Stage) -> None:
     if on.hub is None:
         pytest.skip("the extra 'local' is not installed")
@@ -222,31 +261,102 @@ def test_a_local_model_is_downloaded_with_a_bar_then_loaded_and_unloaded(op: Pag
     expect(card.locator(".chip")).to_have_text("not loaded")
 
 
-_DARK = {"/", "/roles", f"/calls/{PAST}"}
-"""Pages that between them have every colour."""
+@looks_at("/money")
+def test_money_by_day_task_and_tenant_with_its_interval(op: Page, on: Stage) -> None:
+    op.goto("/money")
+    figures = op.locator(".figures")
+    expect(figures).to_contain_text("95 %: $")
+    expect(figures).to_contain_text("of it for parity")
+    expect(op.get_by_text("shadow samples show")).to_be_visible()
+    op.locator("summary", has_text="As a table").click()
+    table = op.get_by_role("table", name="Cost and baseline")
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    expect(table.get_by_role("rowheader", name=today)).to_be_visible()
+    for by, names in (("Task", {"none", "map", "translation"}), ("Tenant", {"web-shop", "support"})):
+        op.get_by_role("button", name=by).click()
+        for name in names:
+            expect(table.get_by_role("rowheader", name=name, exact=True)).to_be_visible()
+    rows = on.api.get("/v1/savings", params={"by": "tenant", "days": 30}).json()["by"]
+    (shop,) = (each for each in rows if each["name"] == "web-shop")
+    cells = table.get_by_role("row", name="web-shop").get_by_role("cell")
+    expect(cells).to_have_text([usd(shop[name]) for name in ("cost_usd", "baseline_usd", "saved_usd")])
+    op.get_by_role("button", name="7 days").click()
+    expect(op.get_by_role("button", name="7 days")).to_have_attribute("aria-pressed", "true")
+    expect(op.locator('.chart svg path[fill="var(--series-8)"]').first).to_be_visible()
 
 
-def test_axe_finds_nothing_serious_on_any_page_in_either_theme(op: Page) -> None:
-    source = axe_source()
-    found = {}
-    for path in (*(path for _, path, _ in PAGES if path != "/calls"), f"/calls/{PAST}"):
-        op.emulate_media(color_scheme="light")
-        op.goto(path)
-        expect(op.locator(".skeleton")).to_have_count(0)
-        light = violations(op, source)
-        op.emulate_media(color_scheme="dark")
-        found[path] = light + (violations(op, source, "color-contrast") if path in _DARK else [])
-    op.emulate_media(color_scheme="light")
-    assert {path: told for path, told in found.items() if told} == {}
+@looks_at("/keys")
+def test_a_key_is_made_spends_its_budget_is_rotated_and_revoked(op: Page, on: Stage) -> None:
+    def call(key: str) -> int:
+        body = {"model": "large", "messages": [{"role": "user", "content": "hello"}]}
+        return on.api.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"}).status_code
+
+    op.goto("/keys")
+    expect(op.get_by_text("No key yet")).to_be_visible()
+    op.get_by_label("Name").fill("web shop")
+    op.get_by_label("Calls a minute").fill("many")
+    op.get_by_role("button", name="Make the key").click()
+    expect(op.locator(".toast.bad")).to_contain_text("Calls a minute: 'many' is no whole number")
+    for label, text in (("Name", "web shop"), ("Budget a day, USD", "0.0001"), ("Calls a minute", "600")):
+        op.get_by_label(label).fill(text)
+    op.get_by_role("button", name="Make the key").click()
+    key = op.locator("#made-key").inner_text()
+    assert call(key) == 200
+    until(lambda: call(key) == 429)
+    row = op.get_by_role("row", name="web shop")
+    expect(row).to_contain_text("of $0.0001")
+    expect(row).to_contain_text("600 calls/min")
+    expect(row.get_by_label("100 % used")).to_be_visible()
+    row.get_by_role("button", name="Rotate web shop").click()
+    expect(op.locator("#made-key")).not_to_have_text(key)
+    fresh = op.locator("#made-key").inner_text()
+    assert (call(fresh), call(key)) == (429, 429), "both are good, and share what is spent"
+    op.get_by_role("button", name="I have it").click()
+    expect(op.locator("#made-key")).to_have_count(0)
+    row.get_by_role("button", name="Revoke web shop").click()
+    row.get_by_role("button", name="Keep").click()
+    row.get_by_role("button", name="Revoke web shop").click()
+    row.get_by_role("button", name="Revoke web shop for good").click()
+    expect(row.locator(".chip")).to_have_text("revoked")
+    assert call(fresh) == 401
+    assert call(CALLER_KEY) == 200
 
 
-def test_every_page_fits_a_phone_and_the_keyboard_reaches_it(op: Page) -> None:
+@looks_at("/parity")
+def test_parity_shows_its_tests_and_a_role_that_was_set_back_is_armed_again(op: Page, on: Stage) -> None:
+    def in_force() -> list[str]:
+        roles = on.api.get("/admin/roles").json()["roles"]
+        return next(list(each["in_force"]) for each in roles if each["role"] == "accurate")
+
+    assert in_force() == [REFERENCE]
+    op.goto("/roles")
+    expect(op.get_by_role("row", name="accurate")).to_contain_text("Parity has set it back")
+    op.get_by_role("link", name="armed again").click()
+    learning, certified, breached = (
+        op.locator(".card", has=op.get_by_role("heading", name=name, exact=True))
+        for name in ("analysis · task map", "fast", "accurate")
+    )
+    expect(learning).to_contain_text("140 of at most 20,000")
+    expect(certified.locator(".chip")).to_have_text("certified")
+    expect(certified).to_contain_text("+0.26 points")
+    expect(certified).to_contain_text("the other way round in")
+    expect(breached.locator(".chip")).to_have_text(["breached", "set back"])
+    expect(op.get_by_role("button", name="Arm")).to_have_count(1)
+    expect(op.get_by_text("$0.3140 of $1.00")).to_be_visible()
+    breached.get_by_role("button", name="Arm accurate again").click()
+    expect(op.locator(".toast")).to_contain_text(f"{SET_BACK} is in use again")
+    expect(breached).to_have_count(0)
+    expect(op.get_by_role("table", name="Decisions").locator("tbody tr").first).to_contain_text("rearmed")
+    until(lambda: in_force() == [SET_BACK])
+
+
+def test_every_page_is_looked_at() -> None:
+    assert {each.path for each in PAGES} == _LOOKED_AT
+
+
+def test_the_keyboard_reaches_the_content_and_the_menu_of_a_phone(op: Page) -> None:
     op.set_viewport_size(_NARROW)
-    for _, path, title in PAGES:
-        op.goto(path)
-        expect(op.get_by_role("heading", name=title, level=1)).to_be_visible()
-        expect(op.locator(".skeleton")).to_have_count(0)
-        assert op.evaluate("document.documentElement.scrollWidth") <= _NARROW["width"], path
+    op.goto("/lanes")
     op.keyboard.press("Tab")
     expect(op.get_by_role("link", name="Skip to the content")).to_be_focused()
     op.keyboard.press("Tab")

@@ -13,6 +13,7 @@ from app.dashboard.config import Config
 from app.dashboard.gateway import Gateway, TroubleError
 from app.dashboard.pages.keys import budgets, new_key
 from app.dashboard.pages.models import _models
+from app.dashboard.pages.parity import _parity, scale
 from app.dashboard.render import render
 from app.settings import Live
 from tests.conftest import Running
@@ -81,6 +82,25 @@ def test_every_state_of_a_local_model_has_its_card() -> None:
     assert shown.count('role="progressbar"') == 2
 
 
+def test_parity_without_a_test_says_how_to_begin_one() -> None:
+    told = {"tests": [], "today": {"spent_usd": 0.0, "limit_usd": 0.0}, "events": []}
+    shown = render("parity.html", trouble=None, **_parity(told))
+    assert "No test has a sample yet" in shown
+    assert "PARITY__&lt;ROLE&gt;__REFERENCE" in shown
+
+
+@pytest.mark.parametrize(
+    ("difference", "places"),
+    [
+        ({"low": -0.01, "mean": 0.0, "high": 0.01}, {"low": 27.27, "mean": 50.0, "high": 72.73, "margin": 4.55}),
+        ({"low": -1.0, "mean": None, "high": 1.0}, {"low": 0.0, "mean": 50.0, "high": 100.0, "margin": 49.0}),
+        ({"low": -0.5, "mean": -0.4, "high": -0.3}, {"low": 4.55, "mean": 13.64, "high": 22.73, "margin": 48.18}),
+    ],
+)
+def test_a_tests_bounds_lie_where_they_belong(difference: dict[str, Any], places: dict[str, float]) -> None:
+    assert scale({"difference": difference, "margin": 0.02}) == places
+
+
 async def test_what_is_young_is_not_asked_for_again_and_trouble_keeps_what_was_known(
     sluice: Running, tmp_path: Path
 ) -> None:
@@ -96,6 +116,10 @@ async def test_what_is_young_is_not_asked_for_again_and_trouble_keeps_what_was_k
     assert missing.value is None
     assert missing.trouble is not None
     assert missing.trouble.status == 404
+    without = (await gateway.ask("/admin/parity")).trouble
+    assert without is not None
+    assert without.message == "Parity needs the database: DATABASE_URL is off."
+    assert "/health/ready" in without.remedy
     env.write_text("DASHBOARD_GATEWAY_URL=http://127.0.0.1:9\n")
     lost = Gateway(Config(Live(env)))
     with pytest.raises(TroubleError, match="does not answer"):

@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import itertools
 import json
 import random
+import shutil
 import sys
+import tempfile
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +76,23 @@ _ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM", "phi
 
 
 def make(folder: Path, recipe: Recipe = QWEN) -> Path:
-    """Write a model folder and return it; the same recipe gives the same bytes."""
-    folder.mkdir(parents=True)
+    """Write a model folder and return it; the same recipe gives the same bytes.
+
+    A copy stays in the temporary directory: making one takes a second, and the imports for it another two.
+    """
+    versions = [metadata.version(name) for name in ("mlx", "tokenizers")]
+    made_of = repr((recipe, versions)).encode() + Path(__file__).read_bytes()
+    kept = Path(tempfile.gettempdir()) / f"sluice-tiny-{hashlib.sha256(made_of).hexdigest()[:16]}"
+    if not kept.exists():
+        fresh = _make(Path(tempfile.mkdtemp(prefix="sluice-tiny-")) / "model", recipe)
+        with contextlib.suppress(OSError):  # another process was sooner
+            fresh.rename(kept)
+        shutil.rmtree(fresh.parent)
+    return Path(shutil.copytree(kept, folder))
+
+
+def _make(folder: Path, recipe: Recipe) -> Path:
+    folder.mkdir()
     size, eos = _tokenizer(folder, recipe)
     _weights(folder, recipe, -(-size // 64) * 64, eos)
     if recipe.pooling:

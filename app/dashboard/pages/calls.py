@@ -7,12 +7,10 @@ from urllib.parse import quote, urlencode
 
 from nicegui import ui
 
-from app.dashboard.shell import shell
+from app.dashboard.shell import Page
 from app.dashboard.waterfall import waterfall
 
 if TYPE_CHECKING:
-    from app.dashboard.config import Config
-    from app.dashboard.gateway import Gateway
     from app.dashboard.live import Act, Live, Panel
 
 _FILTERS = ("outcome", "target", "tenant")
@@ -74,30 +72,22 @@ class _Calls:
             self.detail.region.set_visibility(self.chosen is not None)
 
 
-def install(gateway: Gateway, config: Config) -> None:
-    """Register the pages."""
-
-    async def show(chosen: str | None) -> None:
-        told = "Every call with the time of each stage. Prompts and answers are not kept."
-        with shell(gateway, "calls", told, locked=bool(config.admin_key)) as live:
-            calls = _Calls(chosen)
-            with ui.element("div").classes("split"):
-                _place(live, calls)
-            await live.begin()
-
-    @ui.page("/calls")
-    async def listed() -> None:
-        await show(None)
-
-    @ui.page("/calls/{name:path}")
-    async def one(name: str) -> None:
-        await show(name)
-
-
-def _place(live: Live, calls: _Calls) -> None:
-    live.panel("calls.html", calls.listed, calls.view_list, calls.act, tag="section", classes="card list")
-    calls.detail = live.panel(
-        "call.html", calls.looked_at, calls.view_one, calls.act, tag="section", classes="card one"
-    )
+def _build(live: Live, name: str | None = None) -> None:
+    calls = _Calls(name)
+    with ui.element("div").classes("split"):
+        live.panel("calls.html", calls.listed, calls.view_list, calls.act, tag="section", classes="card list")
+        calls.detail = live.panel(
+            "call.html", calls.looked_at, calls.view_one, calls.act, tag="section", classes="card one"
+        )
     calls.detail.region.props('aria-label="The chosen call"')
     calls.arrange()
+
+
+PAGE = Page(
+    "calls",
+    "/calls",
+    "Calls",
+    "Every call with the time of each stage. Prompts and answers are not kept.",
+    _build,
+    _build,
+)

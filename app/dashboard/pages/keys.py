@@ -5,15 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from nicegui import ui
-
 from app.dashboard.gateway import TroubleError
-from app.dashboard.render import render
-from app.dashboard.shell import shell
+from app.dashboard.render import filled, render
+from app.dashboard.shell import Page
 
 if TYPE_CHECKING:
-    from app.dashboard.config import Config
-    from app.dashboard.gateway import Gateway
     from app.dashboard.live import Act, Live
 
 _NEAR = 80.0
@@ -36,18 +32,6 @@ _NAMES = {
     "max_parallel": "At once",
     "expires_days": "Expires after",
 }
-
-
-def install(gateway: Gateway, config: Config) -> None:
-    """Register the page."""
-
-    @ui.page("/keys")
-    async def keys() -> None:
-        told = "Keys that callers use, with what each has spent of its budget. A budget that is used up refuses calls."
-        with shell(gateway, "keys", told, locked=bool(config.admin_key)) as live:
-            page = _Keys(live)
-            page.place()
-            await live.begin()
 
 
 class _Keys:
@@ -90,6 +74,15 @@ class _Keys:
                 self._live.say("Revoked: calls with that key are refused within a second.")
 
 
+PAGE = Page(
+    "keys",
+    "/keys",
+    "Keys",
+    "Keys that callers use, with what each has spent of its budget. A budget that is used up refuses calls.",
+    lambda live: _Keys(live).place(),
+)
+
+
 def _path(act: Act, action: str) -> str:
     return f"/admin/keys/{quote(act['id'], safe='')}/{action}"
 
@@ -99,7 +92,7 @@ def budgets(key: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for period in ("day", "month"):
         limit, spent = key[f"budget_{period}_usd"], key[f"spent_{period}_usd"] or 0.0
-        used = min(100.0, 100.0 * spent / limit) if limit else None
+        used = filled(spent, limit) if limit else None
         tone = "" if used is None or used < _NEAR else "bad" if used >= 100 else "warn"  # noqa: PLR2004 - percent
         found.append({"period": period, "limit": limit, "spent": spent, "used": used, "tone": tone})
     return found

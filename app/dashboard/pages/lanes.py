@@ -6,13 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from nicegui import ui
-
-from app.dashboard.shell import shell
+from app.dashboard.render import filled
+from app.dashboard.shell import Page
 
 if TYPE_CHECKING:
-    from app.dashboard.config import Config
-    from app.dashboard.gateway import Gateway
     from app.dashboard.live import Act, Live
 
 _DONE = {
@@ -22,17 +19,19 @@ _DONE = {
 }
 
 
-def install(gateway: Gateway, config: Config) -> None:
-    """Register the page."""
+def _build(live: Live) -> None:
+    act = partial(_force, live)
+    live.panel("lanes.html", {"told": "/admin/breakers"}, _lanes, act, tag="section", classes="card")
+    live.panel("backends.html", {"health": "/health/ready"}, _backends, tag="section", classes="card")
 
-    @ui.page("/lanes")
-    async def lanes() -> None:
-        told = "A lane is one target with its breaker and its slots. An open breaker keeps calls away from it."
-        with shell(gateway, "lanes", told, locked=bool(config.admin_key)) as live:
-            act = partial(_force, live)
-            live.panel("lanes.html", {"told": "/admin/breakers"}, _lanes, act, tag="section", classes="card")
-            live.panel("backends.html", {"health": "/health/ready"}, _backends, tag="section", classes="card")
-            await live.begin()
+
+PAGE = Page(
+    "lanes",
+    "/lanes",
+    "Lanes",
+    "A lane is one target with its breaker and its slots. An open breaker keeps calls away from it.",
+    _build,
+)
 
 
 async def _force(live: Live, act: Act) -> None:
@@ -43,14 +42,11 @@ async def _force(live: Live, act: Act) -> None:
 
 def _lanes(told: dict[str, Any]) -> dict[str, Any]:
     """Sort lanes: those out of use first."""
-    lanes = [{"target": name, "fill": _fill(lane), **lane} for name, lane in told["lanes"].items()]
+    lanes = [
+        {"target": name, "fill": filled(lane["in_use"], lane["slots"]), **lane} for name, lane in told["lanes"].items()
+    ]
     lanes.sort(key=lambda lane: (lane["state"] == "closed" and not lane["forced"], lane["target"]))
     return {"lanes": lanes}
-
-
-def _fill(lane: dict[str, Any]) -> float:
-    """Return how full a lane's slots are, in percent."""
-    return min(100.0, 100.0 * lane["in_use"] / lane["slots"]) if lane["slots"] else 0.0
 
 
 def _backends(health: dict[str, Any]) -> dict[str, Any]:

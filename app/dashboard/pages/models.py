@@ -5,29 +5,30 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nicegui import background_tasks, ui
+from nicegui import background_tasks
 
 from app.dashboard.gateway import TroubleError
-from app.dashboard.shell import shell
+from app.dashboard.render import filled
+from app.dashboard.shell import Page
 
 if TYPE_CHECKING:
-    from app.dashboard.config import Config
-    from app.dashboard.gateway import Gateway
     from app.dashboard.live import Act, Live
 
 _SAID = {"load": "Loading {}.", "unload": "Unloading {}.", "pull": "Downloading {}."}
 _DONE = {"load": "{} is ready.", "unload": "{} is out of memory.", "pull": "{} is on the disk."}
 
 
-def install(gateway: Gateway, config: Config) -> None:
-    """Register the page."""
+def _build(live: Live) -> None:
+    live.panel("models.html", {"told": "/admin/models"}, _models, partial(_order, live), classes="stack")
 
-    @ui.page("/models")
-    async def models() -> None:
-        told = "Models that the local engine serves. A model is loaded by its first call, and unloaded when idle."
-        with shell(gateway, "models", told, locked=bool(config.admin_key)) as live:
-            live.panel("models.html", {"told": "/admin/models"}, _models, partial(_order, live), classes="stack")
-            await live.begin()
+
+PAGE = Page(
+    "models",
+    "/models",
+    "Local models",
+    "Models that the local engine serves. A model is loaded by its first call, and unloaded when idle.",
+    _build,
+)
 
 
 async def _order(live: Live, act: Act) -> None:
@@ -49,16 +50,12 @@ async def _carry_out(live: Live, action: str, model: str) -> None:
 
 
 def _models(told: dict[str, Any]) -> dict[str, Any]:
-    engines = [each for each in told["engines"] if each["memory"]]
+    engines = [each["memory"] | (each["requests"] or {}) for each in told["engines"] if each["memory"]]
     return {
         "models": [_model(name, state) for name, state in sorted(told["models"].items())],
-        "engines": [each["memory"] | (each["requests"] or {}) | {"share": _share(each["memory"])} for each in engines],
+        "engines": [each | {"share": filled(each["active_bytes"], each["budget_bytes"])} for each in engines],
         "problem": told["problem"],
     }
-
-
-def _share(memory: dict[str, Any]) -> float:
-    return min(100.0, 100.0 * memory["active_bytes"] / memory["budget_bytes"]) if memory["budget_bytes"] else 0.0
 
 
 def _model(name: str, state: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +66,7 @@ def _model(name: str, state: dict[str, Any]) -> dict[str, Any]:
 def _progress(state: dict[str, Any]) -> float | None:
     """Return how far a download or a loading is, in percent; None where nothing goes on."""
     if state["state"] == "downloading":
-        return 100.0 * state["done_bytes"] / state["total_bytes"] if state.get("total_bytes") else 0.0
+        return filled(state["done_bytes"], state.get("total_bytes"))
     return float(state.get("percent", 0.0)) if state["state"] == "loading" else None
 
 

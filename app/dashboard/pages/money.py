@@ -4,53 +4,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nicegui import ui
-
 from app.dashboard import charts
-from app.dashboard.render import render, usd
-from app.dashboard.shell import shell
+from app.dashboard.render import usd
+from app.dashboard.shell import Page
+from app.dashboard.switches import Group, Switches
 
 if TYPE_CHECKING:
-    from app.dashboard.config import Config
-    from app.dashboard.gateway import Gateway
-    from app.dashboard.live import Act
+    from app.dashboard.live import Live
 
-_BYS = (("day", "Day"), ("task", "Task"), ("tenant", "Tenant"))
-_RANGES = (("7", "7 days"), ("30", "30 days"), ("90", "90 days"))
+_BY = Group("by", "By", (("day", "Day"), ("task", "Task"), ("tenant", "Tenant")))
+_TIME = Group("days", "Time", (("7", "7 days"), ("30", "30 days"), ("90", "90 days")))
 _MOST_BARS = 31
 
 
-def install(gateway: Gateway, config: Config) -> None:
-    """Register the page."""
+def _build(live: Live) -> None:
+    switches = Switches(_BY, _TIME, by="day", days="30")
 
-    @ui.page("/money")
-    async def money() -> None:
-        told = "What calls cost, and what the same tokens would have cost at the baseline model. Unpriced is never 0."
-        with shell(gateway, "money", told, locked=bool(config.admin_key)) as live:
-            chosen = {"by": "day", "days": "30"}
+    def sources() -> dict[str, str]:
+        return {"savings": "/v1/savings?by={by}&days={days}".format(**switches.chosen)}
 
-            def sources() -> dict[str, str]:
-                return {"savings": f"/v1/savings?by={chosen['by']}&days={chosen['days']}"}
+    def view(savings: dict[str, Any]) -> dict[str, Any]:
+        return {"savings": savings, "by": switches.chosen["by"]}
 
-            def view(savings: dict[str, Any]) -> dict[str, Any]:
-                return {"savings": savings, "by": chosen["by"]}
-
-            async def choose(act: Act) -> None:
-                chosen[act["do"]] = act["value"]
-                switches.put(_switches(chosen))
-
-            live.panel("savings.html", sources, view)
-            with ui.element("section").classes("card").props('aria-labelledby="where"'):
-                switches = live.region("div", choose)
-                switches.classes("title")
-                switches.put(_switches(chosen))
-                live.panel("savings_by.html", sources, view, drawn=lambda values: _draw(chart, values))
-                chart = charts.Chart("Cost and baseline")
-            await live.begin()
+    live.panel("savings.html", sources, view)
+    with switches.card(live, "Cost and baseline"):
+        live.panel("savings_by.html", sources, view, drawn=lambda values: _draw(chart, values))
+        chart = charts.Chart("Cost and baseline")
 
 
-def _switches(chosen: dict[str, str]) -> str:
-    return render("money_switches.html", chosen=chosen, ranges=_RANGES, bys=_BYS)
+PAGE = Page(
+    "money",
+    "/money",
+    "Money",
+    "What calls cost, and what the same tokens would have cost at the baseline model. Unpriced is never 0.",
+    _build,
+)
 
 
 def _draw(chart: charts.Chart, values: dict[str, Any] | None) -> None:

@@ -7,58 +7,36 @@ from typing import TYPE_CHECKING, Any
 from nicegui import ui
 
 from app.dashboard import charts
-from app.dashboard.render import clock, render
-from app.dashboard.shell import shell
+from app.dashboard.render import clock
+from app.dashboard.shell import Page
+from app.dashboard.switches import Group, Switches
 
 if TYPE_CHECKING:
-    from app.dashboard.config import Config
-    from app.dashboard.gateway import Gateway
-    from app.dashboard.live import Act
+    from app.dashboard.live import Live
 
-_RANGES = (("60", "1 h"), ("360", "6 h"), ("1440", "24 h"))
-_BYS = (("target", "Target"), ("role", "Tier"))
+_SERIES = Group("by", "Series", (("target", "Target"), ("role", "Tier")))
+_RANGE = Group("minutes", "Range", (("60", "1 h"), ("360", "6 h"), ("1440", "24 h")))
 
 
-def install(gateway: Gateway, config: Config) -> None:
-    """Register the page."""
+def _build(live: Live) -> None:
+    switches = Switches(_SERIES, _RANGE, by="target", minutes="60")
 
-    @ui.page("/")
-    async def overview() -> None:
-        with shell(gateway, "overview", "What Sluice is doing right now.", locked=bool(config.admin_key)) as live:
-            chosen = {"minutes": "60", "by": "target"}
+    def traffic() -> dict[str, str]:
+        return {"traffic": "/admin/traffic?minutes={minutes}&by={by}".format(**switches.chosen)}
 
-            def traffic() -> dict[str, str]:
-                return {"traffic": f"/admin/traffic?minutes={chosen['minutes']}&by={chosen['by']}"}
+    def figures(traffic: dict[str, Any], savings: dict[str, Any]) -> dict[str, Any]:
+        return {"traffic": traffic, "savings": savings, "range": dict(_RANGE.options)[switches.chosen["minutes"]]}
 
-            async def choose(act: Act) -> None:
-                chosen[act["do"]] = act["value"]
-                switches.put(_switches(chosen))
-
-            live.panel(
-                "figures.html",
-                lambda: traffic() | {"savings": "/v1/savings?days=1"},
-                lambda traffic, savings: {"traffic": traffic, "savings": savings, "range": _name(chosen["minutes"])},
-            )
-            with ui.element("section").classes("card").props('aria-labelledby="over-time"'):
-                switches = live.region("div", choose)
-                switches.classes("title")
-                switches.put(_switches(chosen))
-                live.panel(
-                    "traffic.html", traffic, lambda traffic: {"traffic": traffic}, drawn=lambda v: _draw(chart, v)
-                )
-                chart = charts.Chart("Calls over time")
-            with ui.element("div").classes("two wide-left"):
-                live.panel("newest.html", {"told": "/admin/calls?limit=8"}, classes="card", tag="section")
-                live.panel("lanes_brief.html", {"told": "/admin/breakers"}, _brief, classes="card", tag="section")
-            await live.begin()
+    live.panel("figures.html", lambda: traffic() | {"savings": "/v1/savings?days=1"}, figures)
+    with switches.card(live, "Calls over time"):
+        live.panel("traffic.html", traffic, drawn=lambda values: _draw(chart, values))
+        chart = charts.Chart("Calls over time")
+    with ui.element("div").classes("two wide-left"):
+        live.panel("newest.html", {"told": "/admin/calls?limit=8"}, classes="card", tag="section")
+        live.panel("lanes_brief.html", {"told": "/admin/breakers"}, _brief, classes="card", tag="section")
 
 
-def _switches(chosen: dict[str, str]) -> str:
-    return render("overview_switches.html", chosen=chosen, ranges=_RANGES, bys=_BYS)
-
-
-def _name(minutes: str) -> str:
-    return dict(_RANGES)[minutes]
+PAGE = Page("overview", "/", "Overview", "What Sluice is doing right now.", _build)
 
 
 def _draw(chart: charts.Chart, values: dict[str, Any] | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nicegui import background_tasks, ui
 
@@ -13,27 +13,11 @@ from app.dashboard.chat import Prompt, Said, chat
 from app.dashboard.gateway import TroubleError
 from app.dashboard.live import Act, Live, Region
 from app.dashboard.render import render
-from app.dashboard.shell import shell
+from app.dashboard.shell import Page
 from app.dashboard.waterfall import waterfall
-
-if TYPE_CHECKING:
-    from app.dashboard.config import Config
-    from app.dashboard.gateway import Gateway
 
 _FRAME_S = 0.12
 """A streaming answer is drawn at most this often: eyes ask for no more."""
-
-
-def install(gateway: Gateway, config: Config) -> None:
-    """Register the page."""
-
-    @ui.page("/playground")
-    async def playground() -> None:
-        told = "Send one prompt through Sluice as a client would. It is billed and counted like any other call."
-        with shell(gateway, "playground", told, locked=bool(config.admin_key)) as live:
-            page = _Playground(live)
-            page.place()
-            await live.begin()
 
 
 class _Playground:
@@ -110,6 +94,15 @@ class _Playground:
                 bars=waterfall(performance.get("stages") or {}),
             )
         )
+
+
+PAGE = Page(
+    "playground",
+    "/playground",
+    "Playground",
+    "Send one prompt through Sluice as a client would. It is billed and counted like any other call.",
+    lambda live: _Playground(live).place(),
+)
 
 
 def _choices(models: dict[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nicegui import ui
-
-from app.dashboard.shell import shell
+from app.dashboard.shell import Page
 
 if TYPE_CHECKING:
-    from app.dashboard.config import Config
-    from app.dashboard.gateway import Gateway
     from app.dashboard.live import Act, Live
 
 _PURPOSE = {
@@ -28,18 +24,18 @@ _PURPOSE = {
 }
 
 
-def install(gateway: Gateway, config: Config) -> None:
-    """Register the page."""
+def _build(live: Live) -> None:
+    sources = {"told": "/admin/roles", "lanes": "/admin/breakers"}
+    live.panel("roles.html", sources, _roles, partial(_act, live), classes="stack")
 
-    @ui.page("/roles")
-    async def roles() -> None:
-        told = (
-            "A role is a chain of targets behind one variable. A switch is in force for the next call, on all workers."
-        )
-        with shell(gateway, "roles", told, locked=bool(config.admin_key)) as live:
-            sources = {"told": "/admin/roles", "lanes": "/admin/breakers"}
-            live.panel("roles.html", sources, _roles, partial(_act, live), classes="stack")
-            await live.begin()
+
+PAGE = Page(
+    "roles",
+    "/roles",
+    "Roles",
+    "A role is a chain of targets behind one variable. A switch is in force for the next call, on all workers.",
+    _build,
+)
 
 
 async def _act(live: Live, act: Act) -> None:
@@ -58,7 +54,7 @@ def _told(changes: list[dict[str, Any]]) -> str:
 
 def _roles(told: dict[str, Any], lanes: dict[str, Any]) -> dict[str, Any]:
     """Add what each role is for, and the targets that are known, as suggestions."""
-    served = [target.partition("@")[0] for role in told["roles"] for target in role["chain"]]
+    served = [target.partition("@")[0] for role in told["roles"] for target in role["chain"] + role["in_force"]]
     return {
         "roles": [each | {"purpose": _PURPOSE.get(each["role"], "your own")} for each in told["roles"]],
         "undo": told["undo"],
