@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.dashboard.render import ago, clock, day, environment, millis, number, percent, render, size, usd
@@ -48,6 +48,7 @@ def test_moments_and_shares() -> None:
     assert (percent(1, 0), percent(0, 5), percent(1, 3), percent(1, 200)) == ("–", "0 %", "33 %", "0.5 %")
 
 
+@settings(deadline=None, max_examples=30)  # the first reads the template
 @given(st.text())
 def test_nothing_that_is_shown_can_be_html(text: str) -> None:
     shown = render("toasts.html", said=[(f"<script>{text}</script>", False)])
