@@ -50,7 +50,7 @@ def make_record(
         role=trace.plan.role if trace.plan is not None else None,
         verdict=trace.verdict,
         attempts=bill.attempts,
-        usage=served_usage(trace, answer),
+        usage=bill.usage,
         stages_ms=stages,
         total_ms=round(trace.total_ms(), 3),
         backend_ms=round(sum(stages.get(name, 0.0) for name in _BACKEND_STAGES), 3),

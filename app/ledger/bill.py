@@ -26,12 +26,14 @@ class Bill(NamedTuple):
         cost_usd: of all of them; None where one that used something has no price.
         baseline: the target compared with; None where the call is compared with nothing.
         baseline_usd: what the served answer's tokens would have cost there; None where it has no price.
+        usage: of the answer that was served; None where there was none.
     """
 
     attempts: tuple[Attempt, ...]
     cost_usd: Decimal | None
     baseline: Target | None = None
     baseline_usd: Decimal | None = None
+    usage: Usage | None = None
 
     @property
     def saved_usd(self) -> Decimal | None:
@@ -53,9 +55,10 @@ def make_bill(trace: Trace, usage: Usage | None, prices: Prices, baseline: Targe
     attempts = tuple([_priced(each, prices) for each in trace.attempts])
     cost = _total(attempts)
     if baseline is None:
-        return Bill(attempts, cost, None, cost)
+        return Bill(attempts, cost, None, cost, usage)
     served = served_tokens(trace, usage)
-    return Bill(attempts, cost, baseline, prices.cost_usd(baseline, served) if served is not None else _NOTHING)
+    same = prices.cost_usd(baseline, served) if served is not None else _NOTHING
+    return Bill(attempts, cost, baseline, same, usage)
 
 
 def _priced(attempt: Attempt, prices: Prices) -> Attempt:

@@ -86,6 +86,7 @@ _ENOUGH_HITS = 3
 _ENOUGH_ANSWER_HITS = 6
 _HIT_SHARE = 0.12
 _LEAD = 1.6
+_ROUNDING = 1e-9
 _CYRILLIC: Final = frozenset({"ru", "uk", "cyrillic"})
 _GROUPS: Final[dict[str, str]] = {"kana": "cjk", "han": "cjk"}
 
@@ -177,12 +178,16 @@ def _telling(word: str, language: str, instead: str | None) -> bool:
 def _read(text: str, min_letters: int, enough_hits: int) -> _Reading:
     text = text.lower()
     words = _LATIN_WORD.findall(text)
-    signs = Counter[str]() if text.isascii() else _signs(text)
-    latin = sum(map(len, words))
+    hits = [word for word in words if word in _LANGUAGES_OF]
+    latin = len("".join(words))
+    if text.isascii():
+        script = "latin" if latin >= max(min_letters, 1) else ""
+        language = _latin_language(hits, len(words), enough_hits) if script else None
+        return _Reading(language, script, frozenset(), frozenset(hits))
+    signs = _signs(text)
     weights = {name: count * (_DENSITY if name in _DENSE else 1) for name, count in signs.items()}
     total = latin + sum(weights.values())
     scripts = frozenset(_GROUPS.get(name, name) for name in signs)
-    hits = [word for word in words if word in _LANGUAGES_OF]
     script = _main_script(latin, weights, total) if total >= min_letters else ""
     language = (
         _latin_language(hits, len(words), enough_hits) if script == "latin" else _script_language(script, signs, text)
@@ -217,15 +222,17 @@ def _script_language(script: str, signs: Counter[str], text: str) -> str | None:
 
 def _latin_language(hits: list[str], words: int, enough_hits: int) -> str | None:
     """Return the language with by far the most hits; a word that several share counts for each in part."""
-    scores: defaultdict[str, float] = defaultdict(float)
-    found: Counter[str] = Counter()
-    for word, times in Counter(hits).items():
+    scores: dict[str, float] = {}
+    found: dict[str, int] = {}
+    for word in hits:
         languages = _LANGUAGES_OF[word]
+        share = 1 / len(languages)
         for language in languages:
-            scores[language] += times / len(languages)
-            found[language] += times
+            scores[language] = scores.get(language, 0.0) + share
+            found[language] = found.get(language, 0) + 1
     if not scores:
         return None
     best = max(scores, key=scores.__getitem__)
     second = max((score for language, score in scores.items() if language != best), default=0.0)
-    return best if found[best] >= max(enough_hits, _HIT_SHARE * words) and scores[best] >= _LEAD * second else None
+    leads = scores[best] >= _LEAD * second - _ROUNDING
+    return best if found[best] >= max(enough_hits, _HIT_SHARE * words) and leads else None

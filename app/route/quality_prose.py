@@ -88,7 +88,7 @@ def refusal(case: Case) -> bool:
         return False
     head = case.text[:_HEAD].replace("\u2019", "'")
     patterns = words.FLAT_REFUSALS if case.kind == "creative" else words.REFUSALS
-    found = next((match for match in (pattern.search(head) for pattern in patterns) if match), None)
+    found = patterns.search(head)
     if (
         found is None
         or head.startswith(_QUOTES)

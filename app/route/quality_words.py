@@ -7,6 +7,33 @@ from typing import Final
 
 _I = re.IGNORECASE
 
+
+class Guarded:
+    """A pattern that is looked for only where one of its words is there: most texts are done with in a microsecond.
+
+    Args:
+        words: in small letters; every text in which the pattern is found holds one of them.
+        patterns: of which the first that is found counts.
+    """
+
+    __slots__ = ("_words", "patterns")
+
+    def __init__(self, words: tuple[str, ...], *patterns: re.Pattern[str]) -> None:
+        self._words = words
+        self.patterns = patterns
+
+    def search(self, text: str) -> re.Match[str] | None:
+        """Return what the first pattern that is in the text found there."""
+        low = text.lower()
+        if not any(map(low.__contains__, self._words)):
+            return None
+        return self.unguarded(text)
+
+    def unguarded(self, text: str) -> re.Match[str] | None:
+        """Return the same without the guard."""
+        return next((found for pattern in self.patterns if (found := pattern.search(text))), None)
+
+
 UNSPACED: Final = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 
 # --- length ---------------------------------------------------------------------------------------------------------
@@ -57,7 +84,7 @@ def unit_words(unit: str) -> float:
     return next((count for pattern, count in _UNIT_WORDS if pattern.match(unit)), 0.0)
 
 
-_GENRE: Final = re.compile(
+_GENRE_PATTERN: Final = re.compile(
     r"\b(?:write|compose|draft|create|produce|generate)\b(?: me| us)?(?: an?| the)?(?: [\w-]+){0,3}? (?:essay|article|"
     r"blog post|report|speech|tutorial|cover letter|story|lesson plan|business plan)\b(?! (?:title|headline|name|"
     r"topic|idea|outline|about me\?))|\bschreib\w*\b(?: \w+){0,4} (?:aufsatz|essay|artikel|bericht|rede|geschichte|"
@@ -69,6 +96,13 @@ _GENRE: Final = re.compile(
     r"个|一个).{0,12}(?:文章|作文|论文|报告|故事|演讲稿)|(?:作文|記事|エッセイ|物語|レポート|スピーチ)を(?:書|作成)|"
     r"(?:에세이|기사|보고서|이야기|연설문)를? (?:써|작성)",
     _I,
+)
+_GENRE: Final = Guarded(
+    (
+        *("write", "compose", "draft", "create", "produce", "generate", "schreib", "écri", "rédige", "escrib"),
+        *("redact", "escrev", "redija", "scriv", "напиши", "составь", "写", "書", "作成", "써", "작성"),
+    ),
+    _GENRE_PATTERN,
 )
 _COUNTED = re.compile(r"-(?:word|sentence|line)\b", _I)  # a six-word story
 _GENRE_FLOOR_WORDS = 30
@@ -120,7 +154,7 @@ ABOUT_ERRORS: Final = re.compile(
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 _I_CANNOT = r"\bI(?: can't| cannot| can not| won't| will not|(?: am|'m) (?:unable|not able) to)"
-FLAT_REFUSALS: Final = (
+_FLAT: Final = (
     re.compile(
         rf"{_I_CANNOT} (?:\w+ ){{0,2}}?(?:assist|comply|fulfil|help (?:you )?with (?:that|this|your))|\bas an? (?:AI|"
         rf"artificial intelligence|(?:large )?language model)[^.]{{0,60}}\b(?:can't|cannot|unable|not able|won't|"
@@ -138,8 +172,7 @@ FLAT_REFUSALS: Final = (
         _I,
     ),
 )
-REFUSALS: Final = (
-    *FLAT_REFUSALS,
+_HEDGED: Final = (
     re.compile(
         rf"\b(?:sorry|apologi[sz]e|unfortunately)[^.!?]{{0,30}}?{_I_CANNOT}|{_I_CANNOT} (?:\w+ ){{0,2}}?(?:help(?! "
         rf"but)|"
@@ -173,6 +206,34 @@ REFUSALS: Final = (
         r"수 없|(?:آسف|عذر|أعتذر)[^.!؟]{0,40}(?:لا أستطيع|لا يمكنني)|لا (?:أستطيع|يمكنني) (?:مساعدتك|تقديم|الإجابة)|"
         r"(?:क्षमा|माफ़|माफ|खेद)[^।!?]{0,80}(?:नहीं|असमर्थ)"
     ),
+)
+_REFUSING = (
+    *("can't", "cannot", "can not", "won't", "will not", "unable", "not able", "not programmed", "decline", "refuse"),
+    *("request", "against my", "als ki", "als sprachmodell", "als künstliche", "en tant qu", "como ", "come "),
+    *("как ", "作为"),
+)
+FLAT_REFUSALS: Final = Guarded(_REFUSING, *_FLAT)
+REFUSALS: Final = Guarded(
+    (
+        *_REFUSING,
+        *("not comfortable", "not allowed", "not permitted", "feel comfortable", "nicht", "ne peux", "ne suis"),
+        *("ne puis", "impossible", "no puedo", "não posso", "non posso", "niet", "nie mogę", "üzgünüm", "не могу"),
+        *("не в состоянии", "抱歉", "对不起", "不好意思", "對不起", "我无法", "我不能", "我無法", "できません"),
+        *(
+            "できかねます",
+            "いたしかねます",
+            "致しかねます",
+            "죄송",
+            "도와드릴",
+            "لا ",
+            "क्षमा",
+            "माफ",
+            "\u092e\u093e\u095e",
+        ),
+        "खेद",
+    ),
+    *_FLAT,
+    *_HEDGED,
 )
 # A pivot from "I cannot" to what can be done.
 PIVOT: Final = re.compile(

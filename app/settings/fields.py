@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from functools import cached_property
@@ -308,6 +309,12 @@ class Settings(OperateSettings, ParitySettings, EndpointsSettings, TasksSettings
     def alias_chains(self) -> tuple[tuple[Choice, ...], ...]:
         """The chains that stand in MODEL_ALIASES; an alias of a role adds none."""
         return tuple(parse_chain(meaning) for meaning in self.model_aliases.values() if "/" in meaning)
+
+    @cached_property
+    def tenants(self) -> dict[bytes, str]:
+        """A tenant for the SHA-256 of each of API_KEYS, named so that it does not tell the key."""
+        digests = [hashlib.sha256(key.encode()).digest() for key in self.api_keys]
+        return {digest: f"key-{digest.hex()[:8]}" for digest in digests}
 
     @cached_property
     def baseline(self) -> Target | None:

@@ -4,6 +4,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.api.frames import DONE, Framer
 from app.backend.base import Event
@@ -42,6 +44,54 @@ def test_bytes_that_need_no_change_are_relayed_as_they_came() -> None:
     events = [_ROLE, _said(content="x"), _END]
     framer = Framer("model", wants_usage=False, holds_last=False)
     assert framer.frames(events) + framer.end(Usage()) == b"".join(each.raw for each in events) + DONE
+
+
+_DELTAS = st.one_of(
+    st.none(),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "role": st.sampled_from(("assistant", "", None)),
+            "content": st.sampled_from(("", "x", None)),
+            "tool_calls": st.just([{"index": 0}]),
+        },
+    ),
+)
+_CHOICES = st.fixed_dictionaries(
+    {},
+    optional={
+        "index": st.sampled_from((0, 1, None)),
+        "delta": _DELTAS,
+        "finish_reason": st.sampled_from((None, "stop")),
+        "logprobs": st.none(),
+    },
+)
+_CHUNKS = st.fixed_dictionaries(
+    {"choices": st.lists(_CHOICES, max_size=2)},
+    optional={
+        "id": st.sampled_from(("a", "b", None)),
+        "object": st.sampled_from(("chat.completion.chunk", "text")),
+        "created": st.sampled_from((1, 2)),
+        "model": st.just("m"),
+        "usage": st.sampled_from((None, {"prompt_tokens": 1})),
+    },
+)
+
+
+class _Slow(Framer):
+    """Takes the long way with every event."""
+
+    def _needs_nothing(self, chunk: dict[str, Any]) -> bool:  # noqa: ARG002
+        return False
+
+
+@given(st.lists(_CHUNKS, max_size=6), st.booleans(), st.booleans())
+def test_the_short_way_gives_what_the_long_one_does(chunks: list[Any], wants_usage: bool, holds_last: bool) -> None:
+    events = [Event(b"data: " + orjson.dumps(chunk) + b"\n\n", chunk) for chunk in chunks]
+    events = [_ROLE, *events]
+    ways = [kind("model", wants_usage=wants_usage, holds_last=holds_last) for kind in (Framer, _Slow)]
+    short, long = (way.frames(events) + way.end(Usage(1, 2)) for way in ways)
+    assert short == long
 
 
 def test_every_chunk_has_the_identity_of_the_first() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.route import quality, quality_syntax
+from app.route import quality_words as words
 from app.route.quality import FAULTS, better, has_code_block, inspect
 from tests.route import quality_corpus as corpus
 
@@ -50,6 +51,16 @@ def test_the_fault_of_a_bad_answer_is_found_and_no_unrelated_one(sample: corpus.
     assert sample.fault in faults
     # A loop inside an open fence is a loop that was cut off; no other answer of the set has two faults.
     assert set(faults) - {sample.fault} <= ({"cut_off"} if sample.fault == "repetition" else set())
+
+
+@pytest.mark.parametrize("guard", [words.REFUSALS, words.FLAT_REFUSALS, words._GENRE])
+def test_a_guard_hides_nothing(guard: words.Guarded) -> None:
+    asks = [message["content"] for sample in (*GOOD, *BAD) for message in sample.body["messages"]]
+    heads = [sample.text[:250] for sample in (*GOOD, *BAD)]
+    texts = [text for text in (*asks, *heads) if isinstance(text, str)]
+    found = [bool(guard.unguarded(text)) for text in texts]
+    assert [bool(guard.search(text)) for text in texts] == found
+    assert any(found)
 
 
 def test_every_fault_has_ten_bad_answers() -> None:
