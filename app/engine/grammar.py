@@ -7,6 +7,7 @@ brings the document to a valid end before the token limit cuts it.
 from __future__ import annotations
 
 import json
+import re
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,15 +20,22 @@ from llguidance import LLMatcher, LLTokenizer
 from app.engine.errors import invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 # Free white space lets a weak model fill its whole answer with it.
 _OVERRIDES: Any = {"whitespace_flexible": False}
 _PATH_LIMIT = 4096  # tokens; a way out longer than any answer is none
-_PARTS_LIMIT = 48  # subschemas looked at to bound how much one token can lengthen the way out
+_NODES_LIMIT = 1000  # subschemas looked at to bound how much one token can lengthen the way out
+_PARTS_LIMIT = 48  # of them, whose way out is computed
+# Where subschemas stand in a schema, and whether one token can add one of them to a document.
+_NAMED = {"properties": True, "patternProperties": True, "$defs": False, "definitions": False}
+_LISTED = dict.fromkeys(("anyOf", "oneOf", "prefixItems", "items", "additionalProperties"), True) | {"allOf": False}
 _MARGIN = 1  # token
 _PUNCTUATION = 4  # quotes, colon and comma around a property's name
 _QUOTE, _BACKSLASH = 0x22, 0x5C
+
+
+Words = np.ndarray[Any, np.dtype[np.uint32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +44,8 @@ class Grammar:
 
     Attributes:
         source: what llguidance reads.
-        parts: grammars of the subschemas, which bound how much one more token can lengthen the way out.
-        longest_name: bytes of the longest property name, which an optional property adds to that.
+        parts: grammars of what one token can begin, which bound how much it can lengthen the way out.
+        longest_name: bytes of the longest property name or listed value, which that adds.
         tool_call: whether it is for a forced tool call.
     """
 
@@ -55,6 +63,7 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Any, size: int, eos: Iterable[int]) -> None:
         self.size = size
+        self.words = (size + 31) // 32
         self._growth: dict[str, int] = {}
         self.eos = sorted(eos)
         self.ll: LLTokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=size, eos_token=self.eos)
@@ -76,7 +85,7 @@ class Vocabulary:
     def growth(self, grammar: Grammar) -> int:
         """Return the most tokens by which one token can lengthen the way out.
 
-        That is the longest way out of any part, and the name in front of it where the part is an optional property.
+        That is the longest way out of any part that it can begin, and the name in front of it.
         """
         known = self._growth.get(grammar.source)
         if known is None:
@@ -107,31 +116,64 @@ def _source(schema: dict[str, Any] | bool, param: str) -> str:
 
 
 def _parts(schema: Any, param: str) -> tuple[tuple[str, ...], int]:
-    """Return the grammars of all subschemas, outermost first, and the bytes of the longest property name."""
+    """Return the grammars of what one token can add to a document, and the bytes of the longest name or choice in it.
+
+    The root and what is required within something else are not added: the way out counts them from the beginning.
+    """
     if not isinstance(schema, dict):
         return (), 0
-    longest = 0
     shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
-    queue, found = deque([schema]), list[str]()
-    while queue and len(found) < _PARTS_LIMIT:
-        node = queue.popleft()
-        found.append(_source({**shared, **node}, param))  # with the root's definitions at hand
-        names = node.get("properties")
-        longest = max([longest, *(len(str(name).encode()) for name in names or ())])
-        queue += _subschemas(node)
-    return tuple(found), longest
+    queue: deque[tuple[dict[str, Any], bool]] = deque([(schema, _refers_elsewhere(schema))])
+    added, longest, looked_at = list[dict[str, Any]](), 0, 0
+    while queue and looked_at < _NODES_LIMIT:
+        node, new = queue.popleft()
+        looked_at += 1
+        longest = max([longest, *_lengths(node)])
+        if new or _chooses(node):
+            added.append(node)
+        queue += _below(node)
+    if queue or len(added) > _PARTS_LIMIT:
+        added = [schema, *added[:_PARTS_LIMIT]]  # too much to look at: the whole is longer than most of its parts
+    return tuple(_source({**shared, **node}, param) for node in added), longest  # with the root's definitions at hand
 
 
-def _subschemas(node: dict[str, Any]) -> list[dict[str, Any]]:
-    below: list[Any] = []
-    for key in ("properties", "patternProperties", "$defs", "definitions"):
+def _refers_elsewhere(schema: dict[str, Any]) -> bool:
+    """Whether a reference leads to the root or into the middle of it, so that one token can add all of it again."""
+    places = re.findall(r'"\$ref": "#([^"]*)', json.dumps(schema))
+    return any(not place.startswith(("/$defs/", "/definitions/")) for place in places)
+
+
+def _chooses(node: dict[str, Any]) -> bool:
+    """Whether a value may be of several types: the way out takes the shortest, and one token can begin another."""
+    return not isinstance(node.get("type"), str) and not ({"$ref", "const", "enum"} & node.keys())
+
+
+def _lengths(node: dict[str, Any]) -> Iterator[int]:
+    """Yield the bytes of optional properties' names, and of listed values, of which the way out takes the shortest."""
+    for name in node.get("properties") or ():
+        if name not in _required(node):
+            yield len(str(name).encode())
+    for value in node.get("enum") or ():
+        yield len(json.dumps(value))
+
+
+def _required(node: dict[str, Any]) -> list[Any]:
+    names = node.get("required")
+    return names if isinstance(names, list) else []
+
+
+def _below(node: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Yield the subschemas with whether one token can add them; definitions are added by what refers to them."""
+    for key, new in _NAMED.items():
         value = node.get(key)
-        below += value.values() if isinstance(value, dict) else ()
-    for key in ("anyOf", "oneOf", "allOf", "prefixItems"):
+        for name, below in value.items() if isinstance(value, dict) else ():
+            if isinstance(below, dict):
+                yield below, new and not (key == "properties" and name in _required(node))
+    for key, new in _LISTED.items():
         value = node.get(key)
-        below += value if isinstance(value, list) else ()
-    below += [node.get("items"), node.get("additionalProperties")]
-    return [item for item in below if isinstance(item, dict)]
+        for below in value if isinstance(value, list) else [value]:
+            if isinstance(below, dict):
+                yield below, new
 
 
 def compile_object() -> Grammar:
@@ -201,6 +243,7 @@ class Follower:
 
     Attributes:
         closed_early: whether the closing rule ended the document because the tokens ran out.
+        taken: tokens consumed so far.
     """
 
     def __init__(self, vocabulary: Vocabulary, grammar: Grammar, max_tokens: int) -> None:
@@ -210,11 +253,12 @@ class Follower:
             raise invalid("response_format", self._matcher.get_error())
         self._growth = vocabulary.growth(grammar)
         self._left = max_tokens
+        self.taken = 0
         self._look_in = 0
         self._started = self._over = self.closed_early = False
+        self._known: list[int] = []
         self._way_out: list[int] = []
         self._quotes = Quotes()
-        self._bits = mx.arange(32, dtype=mx.uint32)
 
     @property
     def complete(self) -> bool:
@@ -222,15 +266,28 @@ class Follower:
         return self._over or bool(self._matcher.is_stopped())
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
-        """Consume the last token and mask what the grammar does not allow next."""
+        """Consume the last token and mask what the grammar does not allow next: a processor for one sequence alone."""
         mx.async_eval(logits)  # type: ignore[no-untyped-call]  # the model computes while the mask is made
-        if self._started:
-            self.take(int(tokens[-1].item()))  # type: ignore[arg-type]
+        token = int(tokens[-1].item()) if self._started else None  # type: ignore[arg-type]
         self._started = True
+        bits = np.unpackbits(self.after(token).view(np.uint8), bitorder="little", count=logits.shape[-1])
+        return mx.where(mx.array(bits.view(np.bool_))[None], logits, -float("inf"))
+
+    def after(self, token: int | None) -> Words:
+        """Consume a token, None at the beginning, and return what is allowed next, one bit a token.
+
+        Raises:
+            RuntimeError: the token is not allowed here, which the mask rules out.
+        """
+        if token is not None:
+            self.take(token)
         words = self._allowed()
         self._left -= 1
-        mask = ((mx.array(words)[:, None] >> self._bits) & 1).reshape(-1)[: logits.shape[-1]]
-        return mx.where(mask.astype(mx.bool_)[None], logits, -float("inf"))
+        return words
+
+    def anything(self) -> Words:
+        """Return the words that allow every token."""
+        return np.full(self._vocabulary.words, 0xFFFFFFFF, dtype=np.uint32)
 
     def take(self, token: int) -> None:
         """Follow one token of the answer.
@@ -238,6 +295,7 @@ class Follower:
         Raises:
             RuntimeError: the token is not allowed here, which the mask rules out.
         """
+        self.taken += 1
         if self._over:
             return  # steps are pipelined: there is one more call after the end token
         if token in self._vocabulary.eos:
@@ -249,12 +307,12 @@ class Follower:
             raise RuntimeError(f"token {token} is not in the grammar: {self._matcher.get_error()}")
         self._quotes.feed(self._vocabulary.ll.decode_bytes([token]))
 
-    def _allowed(self) -> np.ndarray[Any, np.dtype[np.uint32]]:
+    def _allowed(self) -> Words:
         if self.complete:
             return self._only(self._vocabulary.eos)
         if self.closed_early or self._must_close():
             return self._only(self._way_out[:1] or self._vocabulary.eos)
-        return np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint32)
+        return np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint32)[: self._vocabulary.words]
 
     def _must_close(self) -> bool:
         """Decide whether the way out must be taken now.
@@ -265,16 +323,23 @@ class Follower:
         self._look_in -= 1
         if self._look_in > 0:
             return False
-        path = way_out(self._matcher, self._vocabulary, self._quotes)
+        path = self._known = self._look()
         spare = self._left - len(path) - self._growth - _MARGIN
         if spare > 0:
             self._look_in = 1 + spare // (self._growth + 1)
             return False
-        self.closed_early, self._way_out = True, path
+        self.closed_early, self._way_out = True, list(path)
         return True
 
-    def _only(self, tokens: list[int]) -> np.ndarray[Any, np.dtype[np.uint32]]:
-        words = np.zeros((self._vocabulary.size + 31) // 32, dtype=np.uint32)
+    def _look(self) -> list[int]:
+        """Return a way out: the one found last where it still leads to the end, as it does within a string."""
+        known = [*self._known, self._vocabulary.eos[0]]
+        if self._known and self._matcher.validate_tokens(known) == len(known):
+            return self._known
+        return way_out(self._matcher, self._vocabulary, self._quotes)
+
+    def _only(self, tokens: list[int]) -> Words:
+        words = np.zeros(self._vocabulary.words, dtype=np.uint32)
         for token in tokens:
             words[token // 32] |= np.uint32(1 << (token % 32))
         return words

@@ -91,7 +91,7 @@ class PrefixIndex:
         best, most = None, _MIN_TOKENS - 1
         for number in self._alike.get(_start(wanted), ()):
             entry = self._entries[number]
-            shared = self._usable(_common(entry.ids, wanted), entry, wanted)
+            shared = self._usable(common(entry.ids, wanted), entry, wanted)
             if shared > most:
                 best, most = number, shared
         return best, most
@@ -135,7 +135,7 @@ class PrefixIndex:
     def _superseded(self, entry: _Entry, ids: Ids) -> bool:
         if len(entry.ids) > len(ids) or not (self._cuttable or len(entry.ids) == len(ids)):
             return False
-        return _common(entry.ids, ids) == len(entry.ids)
+        return common(entry.ids, ids) == len(entry.ids)
 
     def _shrink(self, keep: int) -> None:
         for number, entry in list(self._entries.items()):
@@ -186,7 +186,7 @@ def _start(ids: Ids) -> bytes:
     return ids[:_MIN_TOKENS].tobytes()
 
 
-def _common(a: Ids, b: Ids) -> int:
+def common(a: Ids, b: Ids) -> int:
     """Return the length of the longest common start."""
     length = min(len(a), len(b))
     if not length:

@@ -8,22 +8,31 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from app.engine import adapter
+from app.engine.batch import make_batch
 from app.engine.detokenize import TokenBytes
 from app.engine.errors import CancelledLoadError, EngineError
 from app.engine.grammar import Vocabulary
 from app.engine.jobs import failure
-from app.engine.prefix import PrefixIndex
+from app.engine.prefix import PrefixIndex, common
 from app.engine.sequence import Sequence
 from app.errors import SluiceError
 
 if TYPE_CHECKING:
-    from app.engine.adapter import KV, Batch, Loaded, Token
+    from collections.abc import Iterator
+
+    from app.engine.adapter import KV, Loaded
+    from app.engine.batch import Batch
     from app.engine.jobs import Channel, Delta, Job
+    from app.engine.prefix import Ids
+    from app.engine.rows import Token
 
 log = logging.getLogger("sluice.engine")
 Out = list[tuple["Channel", "Delta"]]
 _GROWTH_TOKENS = 1024  # of an answer's limit, what is reserved in advance; most answers are shorter
+_WORTH_SHARING = 128  # tokens of a prompt at work from which on it is waited for or copied
 _WINDOW_S = 10.0  # seconds over which the rates of ``stats`` are taken
 
 
@@ -75,6 +84,8 @@ class Runner:
         self._waiting: deque[Job] = deque()
         self._live: dict[int, Sequence] = {}
         self._followers: dict[Job, list[Sequence]] = {}
+        self._prompts: dict[int, Ids] = {}
+        self._heirs: dict[int, list[Sequence]] = {}  # those that wait until a prompt like theirs has been read
         self.prefixes = PrefixIndex(
             limits.prefix_bytes, cuttable=loaded.cuttable, store=store, disk_budget=limits.prefix_disk_bytes
         )
@@ -83,7 +94,7 @@ class Runner:
 
     def _make_batch(self) -> Batch:
         lim = self._limits
-        return adapter.make_batch(
+        return make_batch(
             self.loaded,
             batch=lim.batch,
             prefill_batch=lim.prefill_batch,
@@ -125,11 +136,13 @@ class Runner:
             if job in self._waiting:
                 self._waiting.remove(job)
             self._followers.pop(job, None)
+        for uid, heirs in self._heirs.items():
+            self._heirs[uid] = [heir for heir in heirs if heir.job not in jobs]
         uids = [uid for uid, sequence in self._live.items() if sequence.job in jobs]
         if uids:
             self._batch.remove(uids)
             for uid in uids:
-                del self._live[uid]
+                self._forget(uid)
 
     def step(self, out: Out) -> None:
         """Do one step for all sequences and add the news to ``out``; an error fails the running jobs alone."""
@@ -155,8 +168,8 @@ class Runner:
             job = self._waiting.popleft()
             try:
                 first, *others = [self._sequence(job, choice) for choice in range(job.choices)]
-            except SluiceError as error:
-                out.append((job.channel, failure(job.first, error)))
+            except Exception as error:  # noqa: BLE001 - one job's fault must not end the others
+                out.append((job.channel, failure(job.first, _told(error))))
                 continue
             if others:
                 self._followers[job] = others
@@ -168,7 +181,7 @@ class Runner:
         return self._reserved() + _tokens_of(job) * self.loaded.folder.kv_bytes_per_token <= self.kv_room
 
     def _reserved(self) -> int:
-        jobs = {id(seq.job): seq.job for seq in self._live.values()}
+        jobs = {id(seq.job): seq.job for seq in self._all()}
         return sum(map(_tokens_of, jobs.values())) * self.loaded.folder.kv_bytes_per_token
 
     def _sequence(self, job: Job, choice: int) -> Sequence:
@@ -178,31 +191,57 @@ class Runner:
     def _insert(self, sequence: Sequence) -> None:
         prompt = sequence.job.prompt
         hit = self.prefixes.find(prompt)
+        donor = self._donor(prompt, 0 if hit is None else hit.tokens)
+        if donor in self._heirs:
+            self._heirs[donor].append(sequence)
+            return
+        if donor is not None:
+            self._share(donor)
+            hit = self.prefixes.find(prompt)
         kept = None
         if hit is not None:
             sequence.cached = hit.tokens
             kept = adapter.kv_view(hit.value, hit.tokens) if self.loaded.cuttable else adapter.kv_copy(hit.value)
         self._start(sequence, sequence.cached, kept)
 
+    def _donor(self, prompt: list[int], known: int) -> int | None:
+        """Return the sequence at work whose prompt begins most like this one, if that is worth more than what is known.
+
+        Requests that arrive together often share their instructions: one reads these, the others take them over. For
+        one that still reads there is no waiting longer than it saves.
+        """
+        room = self._limits.prefix_bytes // max(1, self.loaded.folder.kv_bytes_per_token)
+        if not self.loaded.cuttable or not room:
+            return None
+        wanted, best, most = np.asarray(prompt[:-1], dtype=np.int32), None, _WORTH_SHARING - 1
+        for uid, ids in self._prompts.items():
+            shared = common(ids, wanted)
+            waits = len(ids) - shared if uid in self._heirs else 0
+            if shared - known > max(most, waits) and len(ids) <= room:
+                best, most = uid, shared - known
+        return best
+
+    def _share(self, uid: int) -> None:
+        """Keep what a sequence at work has read and written so far."""
+        found = self._batch.extract(uid)
+        if found is not None:
+            self._keep(*found)
+
     def _start(self, sequence: Sequence, known: int, kept: KV | None) -> None:
-        prompt = sequence.job.prompt
-        uid = self._batch.insert(
-            adapter.Insert(
-                known=prompt[:known],
-                rest=prompt[known:],
-                kept=kept,
-                max_tokens=sequence.job.max_tokens,
-                sampler=sequence.sampler,
-                processors=sequence.processors,
-            )
-        )
-        self._live[uid] = sequence
+        uid = self._batch.insert(sequence.insert(known, kept))
+        self._live[uid], self._heirs[uid] = sequence, []
+        self._prompts[uid] = np.asarray(sequence.job.prompt, dtype=np.int32)
 
     def _prompt_done(self, uid: int) -> None:
         """Share a prompt that has just been read: with the job's other choices, and with later prompts."""
         sequence = self._live.get(uid)
         if sequence is None:
             return
+        heirs = self._heirs.pop(uid, [])
+        if heirs:
+            self._share(uid)
+        for heir in heirs:
+            self._insert(heir)
         others = self._followers.pop(sequence.job, [])
         if not others and (self.loaded.cuttable or not self._limits.prefix_bytes):
             return
@@ -230,8 +269,14 @@ class Runner:
         ended = delta is not None and (delta.finish is not None or delta.error is not None)
         if token.finish is None and not ended:
             return
-        del self._live[token.uid]
         self._leave(token, sequence)
+        self._forget(token.uid)
+
+    def _forget(self, uid: int) -> None:
+        """Drop a sequence; those that waited for its prompt read theirs themselves."""
+        del self._live[uid], self._prompts[uid]
+        for heir in self._heirs.pop(uid, []):
+            self._insert(heir)
 
     def _leave(self, token: Token, sequence: Sequence) -> None:
         """Take an ended sequence out and keep what it has read and written, as the next turn will begin with it."""
@@ -248,12 +293,16 @@ class Runner:
         if len(tokens) * self.loaded.folder.kv_bytes_per_token <= self._limits.prefix_bytes:
             self.prefixes.add(tokens, kept, adapter.kv_detach(kept))
 
+    def _all(self) -> Iterator[Sequence]:
+        """Yield all sequences that are not through: those at work, and those that wait for a prompt to be read."""
+        yield from self._live.values()
+        for group in (*self._followers.values(), *self._heirs.values()):
+            yield from group
+
     def _rebuild(self, out: Out, error: EngineError) -> None:
-        sequences = [*self._live.values(), *(s for group in self._followers.values() for s in group)]
-        out += [(sequence.job.channel, failure(sequence.choice, error)) for sequence in sequences]
-        self._live.clear()
-        self._followers.clear()
-        self.prefixes.clear()
+        out += [(sequence.job.channel, failure(sequence.choice, error)) for sequence in self._all()]
+        for kept in (self._live, self._followers, self._prompts, self._heirs, self.prefixes):
+            kept.clear()
         self._batch.close()
         self._batch = self._make_batch()
         self.rebuilds += 1
@@ -263,11 +312,9 @@ class Runner:
         error = CancelledLoadError("the model was unloaded")
         out += [(job.channel, failure(job.first, error)) for job in self._waiting]
         self._waiting.clear()
-        sequences = [*self._live.values(), *(s for group in self._followers.values() for s in group)]
-        out += [(sequence.job.channel, failure(sequence.choice, error)) for sequence in sequences]
-        self._live.clear()
-        self._followers.clear()
-        self.prefixes.clear()
+        out += [(sequence.job.channel, failure(sequence.choice, error)) for sequence in self._all()]
+        for kept in (self._live, self._followers, self._prompts, self._heirs, self.prefixes):
+            kept.clear()
         self._batch.close()
         self._draft = None
         del self._batch, self.loaded, self._vocabulary, self.table
@@ -275,3 +322,9 @@ class Runner:
 
 def _tokens_of(job: Job) -> int:
     return job.choices * (len(job.prompt) + min(job.max_tokens, _GROWTH_TOKENS))
+
+
+def _told(error: Exception) -> SluiceError:
+    if isinstance(error, SluiceError):
+        return error
+    return EngineError(f"the request cannot be begun: {error}", status=500)

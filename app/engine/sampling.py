@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import secrets
@@ -9,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
+import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     Rows = Callable[[mx.array], mx.array]
     Processor = Callable[[mx.array, mx.array], mx.array]
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("sluice.engine")
 _MASK64 = (1 << 64) - 1
 _NEVER = -float("inf")
+_ALL = (0, 1.0, 0.0)  # nothing left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,35 +53,64 @@ class Guard:
         """Note an error; only the first counts."""
         if self.error is None:
             self.error = error
-            log.warning("a sequence's sampler failed: %r", error)
+            log.warning("a sequence's processor failed: %r", error)
 
 
-def greedy(logprobs: mx.array) -> mx.array:
-    """Return the likeliest token of each row; one shared object, so that a greedy batch is sampled in one call."""
-    return mx.argmax(logprobs, axis=-1)
+class Sampler:
+    """Draws one sequence's tokens.
 
-
-def make_sampler(sampling: Sampling, guard: Guard) -> Rows:
-    """Return the sampler of one sequence.
-
-    The random key is a function of the seed and of how many tokens were drawn before, and of nothing else: the same
-    seed gives the same answer alone and in any batch.
+    The random key is a function of the seed, of the prompt (``salt``) and of how many tokens were drawn before, and of
+    nothing else: the same seed gives the same answer alone and in any batch. Without the salt, callers that always send
+    the same seed would get the same luck for every prompt, and a second try the luck of the first.
     """
-    if sampling.temperature == 0:
-        return greedy
-    seed = sampling.seed if sampling.seed is not None else secrets.randbits(63)
-    drawn = 0
 
-    def sample(logprobs: mx.array) -> mx.array:
-        nonlocal drawn
-        drawn += 1
-        try:
-            return mx.random.categorical(_warp(logprobs, sampling), key=mx.random.key(_mix(seed, drawn)))
-        except Exception as error:  # noqa: BLE001 - any error here would lose every other sequence of the batch
-            guard.caught(error)
-            return mx.argmax(logprobs, axis=-1)
+    def __init__(self, how: Sampling, salt: int = 0) -> None:
+        self.how = how
+        self._seed = _mix(how.seed if how.seed is not None else secrets.randbits(63), salt)
+        self._drawn = 0
 
-    return sample
+    def key(self) -> tuple[int, int]:
+        """Return the next random key, as mlx has it: two words of 32 bits."""
+        self._drawn += 1
+        return divmod(_mix(self._seed, self._drawn), 1 << 32)
+
+    @property
+    def narrowing(self) -> tuple[int, float, float]:
+        """What is left out before the draw; rows of equal narrowing are narrowed together."""
+        return self.how.top_k, self.how.top_p, self.how.min_p
+
+
+def choose(logits: mx.array, samplers: Sequence[Sampler]) -> mx.array:
+    """Return a token for each row of logits, drawn by its own sampler; all rows in a few operations.
+
+    A draw is the largest of the logits plus Gumbel noise (Gumbel-max trick), whose noise has the row's own key.
+    """
+    temperatures = [sampler.how.temperature for sampler in samplers]
+    if not any(temperatures):
+        return mx.argmax(logits, axis=-1)
+    scaled = logits.astype(mx.float32) * mx.array([[1.0 / (t or 1.0)] for t in temperatures])
+    noise = _noise(logits.shape[-1])(mx.array(np.array([s.key() for s in samplers], dtype=np.uint32)))
+    if not all(temperatures):
+        noise = mx.where(mx.array([[t > 0] for t in temperatures]), noise, 0.0)
+    return mx.argmax(_narrowed(scaled, samplers) + noise, axis=-1)
+
+
+@functools.cache
+def _noise(width: int) -> Rows:
+    return mx.vmap(lambda key: mx.random.gumbel((width,), key=key))
+
+
+def _narrowed(scaled: mx.array, samplers: Sequence[Sampler]) -> mx.array:
+    groups: dict[tuple[int, float, float], list[int]] = {}
+    for at, sampler in enumerate(samplers):
+        groups.setdefault(sampler.narrowing, []).append(at)
+    if len(groups) == 1:
+        return _narrow(scaled, *next(iter(groups)))
+    for how, places in groups.items():
+        if how != _ALL:
+            where = mx.array(places)
+            scaled[where] = _narrow(scaled[where], *how)
+    return scaled
 
 
 def _mix(seed: int, step: int) -> int:
@@ -89,17 +121,16 @@ def _mix(seed: int, step: int) -> int:
     return z ^ (z >> 31)
 
 
-def _warp(logprobs: mx.array, how: Sampling) -> mx.array:
-    """Apply temperature, then top_k, top_p and min_p, and return logits (rows need not add up to one)."""
-    scaled = logprobs.astype(mx.float32) * (1.0 / how.temperature)
-    top_k = min(how.top_k, scaled.shape[-1] - 1)
+def _narrow(scaled: mx.array, top_k: int, top_p: float, min_p: float) -> mx.array:
+    """Apply top_k, top_p and min_p to logits; what is left out gets minus infinity."""
+    top_k = min(top_k, scaled.shape[-1] - 1)
     if top_k > 0:
         kth = -mx.partition(-scaled, top_k - 1, axis=-1)[..., top_k - 1 : top_k]
         scaled = mx.where(scaled < kth, _NEVER, scaled)
-    if how.top_p < 1.0:
-        scaled = _nucleus(scaled, how.top_p)
-    if how.min_p > 0.0:
-        floor = mx.max(scaled, axis=-1, keepdims=True) + math.log(how.min_p)
+    if top_p < 1.0:
+        scaled = _nucleus(scaled, top_p)
+    if min_p > 0.0:
+        floor = mx.max(scaled, axis=-1, keepdims=True) + math.log(min_p)
         scaled = mx.where(scaled < floor, _NEVER, scaled)
     return scaled
 
@@ -180,7 +211,7 @@ def guarded(processor: Processor, guard: Guard) -> Processor:
             return logits
         try:
             return processor(tokens, logits)
-        except Exception as error:  # noqa: BLE001 - see make_sampler
+        except Exception as error:  # noqa: BLE001 - any error here would lose every other sequence of the batch
             guard.caught(error)
             return logits
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +13,12 @@ from app.engine.detokenize import Detokenizer, TokenBytes
 from app.engine.errors import EngineError
 from app.engine.grammar import Follower, Vocabulary
 from app.engine.jobs import Delta, failure
+from app.engine.rows import Insert
 from app.engine.stop import StopMatcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from app.engine.adapter import Token
     from app.engine.jobs import Job
+    from app.engine.rows import KV, Token
 
 _CHOICE_SEED = 0x5851F42D4C957F2D  # odd: choices of one seed get seeds that differ in all bits after mixing
 _NO_CHANCE = -9999.0  # OpenAI's figure for a token that could not be drawn; JSON has no infinity
@@ -39,15 +39,23 @@ class Sequence:
         self._follower = (
             Follower(vocabulary, job.grammar, job.max_tokens) if vocabulary is not None and job.grammar else None
         )
-        self.sampler = sampling_.make_sampler(_with_choice(job.sampling, choice), self.guard)
-        self.processors = [sampling_.guarded(p, self.guard) for p in self._parts(width)]
+        salt = zlib.crc32(np.asarray(job.prompt, dtype=np.int32).tobytes())
+        self.sampler = sampling_.Sampler(_with_choice(job.sampling, choice), salt)
+        self._base = sampling_.make_processor(job.sampling, len(job.prompt), width)
 
-    def _parts(self, width: int) -> list[Callable[..., Any]]:
-        base = sampling_.make_processor(self.job.sampling, len(self.job.prompt), width)
-        parts: list[Callable[..., Any]] = [] if base is None else [base]
-        if self._follower is not None:
-            parts.append(self._follower)
-        return parts
+    def insert(self, known: int, kept: KV | None) -> Insert:
+        """Return what a batch needs to know; ``kept`` holds the first ``known`` tokens of the prompt."""
+        return Insert(
+            known=self.job.prompt[:known],
+            rest=self.job.prompt[known:],
+            kept=kept,
+            max_tokens=self.job.max_tokens,
+            sampler=self.sampler,
+            guard=self.guard,
+            processors=() if self._base is None else (sampling_.guarded(self._base, self.guard),),
+            follower=self._follower,
+            logprobs=self.job.top_logprobs is not None,
+        )
 
     def advance(self, token: Token) -> Delta | None:
         """Take the next token and return what there is to tell, if anything."""
@@ -73,10 +81,8 @@ class Sequence:
         """A document that the limit found complete has ended by itself, unless the closing rule ended it."""
         if self._follower is None or self._follower.closed_early:
             return "length"
-        try:
+        if self._follower.taken < self.tokens:  # not every batch shows it the last token
             self._follower.take(token)
-        except RuntimeError:
-            return "length"
         return "stop" if self._follower.complete else "length"
 
     def _finished(self, text: str, finish: str) -> Delta:

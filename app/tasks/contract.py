@@ -6,6 +6,8 @@ missing bracket cannot be told from a missing rest. Then the model is asked agai
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -74,6 +76,8 @@ def judge(output: Output, text: str, finish_reason: str | None, values: Mapping[
     value, repaired = _decoded(text, output.parser, cut=finish_reason == "length")
     if value is _Nothing:
         return Broken(_no_json(text, finish_reason))
+    if not _finite(value):
+        return Broken("The answer holds a number that is larger than any that can be passed on.")
     if wrong := violations(value, bound(output.wanted, values)):
         return Broken(f"The answer does not keep to the schema: {'; '.join(wrong)}.")
     return Good(folded(value, output.wanted, values), repaired)
@@ -142,15 +146,27 @@ def _repaired(text: str) -> Any:
         value = repair_json(part, return_objects=True, skip_json_loads=True)
     except (ValueError, RecursionError):
         return _Nothing
-    return value if isinstance(value, dict) and _words(part) == _words(_dumped(value)) else _Nothing
+    return value if isinstance(value, dict) and _words(part) == _words(written(value)) else _Nothing
 
 
 def _words(text: str) -> list[str]:
     return [_SAME.get(word, word) for word in map(str.lower, _WORD.findall(text))]
 
 
-def _dumped(value: Any) -> str:
-    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS, default=str).decode()
+def _finite(value: Any) -> bool:
+    """Whether JSON can say the value: a number like 1e999 is read as infinity, and written as null."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return all(map(_finite, parts))
+
+
+def written(value: Any) -> str:
+    """Return a value as JSON; a model may have written integers and halves of characters that orjson refuses."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS, default=str).decode()
+    except TypeError:
+        return json.dumps(value, separators=(",", ":"), default=str)
 
 
 def _no_json(text: str, finish_reason: str | None) -> str:

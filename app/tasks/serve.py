@@ -19,6 +19,7 @@ from app.prompts.library import PIPELINE, TASK
 from app.prompts.spec import Task
 from app.replay import Replay
 from app.tasks.context import Context, Done, added
+from app.tasks.contract import written
 
 if TYPE_CHECKING:
     from app.call import Ask
@@ -133,7 +134,7 @@ async def _pipeline(context: Context, pipeline: Pipeline, trace: Trace) -> Answe
     good = [each.done for each in ended.values() if each.done is not None]
     done = Done(told, good[-1].target, added([each.usage for each in good]))
     beside = {"pipeline": pipeline.name, "prompt": pipeline.version, "performance": told["performance"]}
-    content = orjson.dumps(told).decode()
+    content = written(told)
     return _answer(context, done, content, {**beside, **_left_out(context)}, f"{PIPELINE}{pipeline.name}")
 
 

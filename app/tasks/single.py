@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from app.tasks.context import Context, Done, number
+from app.tasks.contract import written
 from app.tasks.fan import fan_out
 from app.tasks.fulfil import fulfil
 from app.tasks.parsers import parser_of
@@ -67,6 +66,6 @@ def content_of(task: Task, value: Any, wanted: Any) -> str:
     output = task.spec.output
     as_json = isinstance(wanted, dict) and wanted.get("type") in {"json_object", "json_schema"}
     if output.format == "json_schema" or (as_json and output.wanted is not None):
-        return orjson.dumps(value).decode()
+        return written(value)
     text = parser_of(output.parser).write(value) if output.parser is not None else str(value)
-    return orjson.dumps({"text": text}).decode() if as_json else text
+    return written({"text": text}) if as_json else text

@@ -50,15 +50,15 @@ def test_without_a_seed_answers_differ(engine: Engine, qwen: Path) -> None:
 
 
 def test_n_choices_share_the_prompt_and_differ(engine: Engine, qwen: Path) -> None:
-    body = engine.chat(qwen, "several please", n=4, max_tokens=16, seed=3)
+    body = engine.chat(qwen, "several please", n=4, max_tokens=16, seed=5)
     texts = [choice["message"]["content"] for choice in body["choices"]]
     assert [choice["index"] for choice in body["choices"]] == [0, 1, 2, 3]
     assert len(set(texts)) == 4
     assert body["usage"]["completion_tokens"] == 64
-    assert texts[0] == engine.content(qwen, "several please", max_tokens=16, seed=3)
+    assert texts[0] == engine.content(qwen, "several please", max_tokens=16, seed=5)
     assert texts == [
         choice["message"]["content"]
-        for choice in engine.chat(qwen, "several please", n=4, max_tokens=16, seed=3)["choices"]
+        for choice in engine.chat(qwen, "several please", n=4, max_tokens=16, seed=5)["choices"]
     ]
 
 
@@ -148,7 +148,7 @@ def test_many_streams_at_once_all_end_properly(engine: Engine, qwen: Path) -> No
     def ask(number: int) -> list[Any]:
         messages = [{"role": "user", "content": f"stream {number}"}]
         return engine.stream(
-            "/v1/chat/completions", model=str(qwen), messages=messages, max_tokens=10 + number % 7, seed=1
+            "/v1/chat/completions", model=str(qwen), messages=messages, max_tokens=10 + number % 7, seed=number
         )
 
     with ThreadPoolExecutor(24) as pool:
