@@ -21,10 +21,17 @@ def text_of(events: list[Any]) -> str:
     )
 
 
+def endless(folder: Path) -> dict[str, int]:
+    """Return the bias under which a random model never ends by itself."""
+    ends = json.loads((folder / "config.json").read_text())["eos_token_id"]
+    return {str(token): -100 for token in ends}
+
+
 def test_stream_and_plain_answer_say_the_same(engine: Engine, qwen: Path) -> None:
-    plain = engine.chat(qwen, max_tokens=24, seed=5)
     messages = [{"role": "user", "content": "hello there"}]
-    options = {"max_tokens": 24, "seed": 5, "stream_options": {"include_usage": True}}
+    options: dict[str, Any] = {"max_tokens": 24, "seed": 5, "logit_bias": endless(qwen)}
+    plain = engine.chat(qwen, messages=messages, **options)
+    options["stream_options"] = {"include_usage": True}
     events = engine.stream("/v1/chat/completions", model=str(qwen), messages=messages, **options)
     assert text_of(events) == plain["choices"][0]["message"]["content"]
     assert events[-1] == "[DONE]"
@@ -50,12 +57,13 @@ def test_without_a_seed_answers_differ(engine: Engine, qwen: Path) -> None:
 
 
 def test_n_choices_share_the_prompt_and_differ(engine: Engine, qwen: Path) -> None:
-    body = engine.chat(qwen, "several please", n=4, max_tokens=16, seed=5)
+    options: dict[str, Any] = {"max_tokens": 16, "seed": 5, "logit_bias": endless(qwen)}
+    body = engine.chat(qwen, "several please", n=4, **options)
     texts = [choice["message"]["content"] for choice in body["choices"]]
     assert [choice["index"] for choice in body["choices"]] == [0, 1, 2, 3]
     assert len(set(texts)) == 4
     assert body["usage"]["completion_tokens"] == 64
-    assert texts[0] == engine.content(qwen, "several please", max_tokens=16, seed=5)
+    assert texts[0] == engine.content(qwen, "several please", **options)
     assert texts == [
         choice["message"]["content"]
         for choice in engine.chat(qwen, "several please", n=4, max_tokens=16, seed=5)["choices"]
@@ -148,7 +156,11 @@ def test_many_streams_at_once_all_end_properly(engine: Engine, qwen: Path) -> No
     def ask(number: int) -> list[Any]:
         messages = [{"role": "user", "content": f"stream {number}"}]
         return engine.stream(
-            "/v1/chat/completions", model=str(qwen), messages=messages, max_tokens=10 + number % 7, seed=number
+            "/v1/chat/completions",
+            model=str(qwen),
+            messages=messages,
+            max_tokens=10 + number % 7,
+            logit_bias=endless(qwen),
         )
 
     with ThreadPoolExecutor(24) as pool:
