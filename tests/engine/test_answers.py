@@ -65,8 +65,7 @@ def test_n_choices_share_the_prompt_and_differ(engine: Engine, qwen: Path) -> No
     assert body["usage"]["completion_tokens"] == 64
     assert texts[0] == engine.content(qwen, "several please", **options)
     assert texts == [
-        choice["message"]["content"]
-        for choice in engine.chat(qwen, "several please", n=4, max_tokens=16, seed=5)["choices"]
+        choice["message"]["content"] for choice in engine.chat(qwen, "several please", n=4, **options)["choices"]
     ]
 
 
