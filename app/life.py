@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import tempfile
@@ -76,9 +75,6 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
         with contextlib.suppress(ValueError, NotImplementedError, RuntimeError):  # no main thread, or no such signal
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.reload)
         _beside(stack, follower.run)
-        gc.collect()
-        gc.freeze()  # what is here now stays: a full collection would walk it again and again
-        gc.enable()
         yield
 
 

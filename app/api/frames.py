@@ -63,7 +63,7 @@ class Framer:
         choice = choices[0]
         delta = choice.get("delta")
         begun = choice.get("index") in self._begun and "finish_reason" in choice
-        return begun and delta is not None and "role" not in delta
+        return begun and delta is not None and ("role" not in delta or bool(delta.get("content")))
 
     def _frame(self, each: Event) -> bytes:
         chunk = each.chunk
