@@ -27,20 +27,19 @@ if TYPE_CHECKING:
 
     from app.prompts.library import Shelf
 
-cli = typer.Typer(name="sluice", help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
-cli.command()(chat)
-cli.command()(bench)
-cli.command("import-litellm")(import_litellm)
-cli.command()(dashboard)
-cli.command()(savings)
-cli.add_typer(keys_cli, name="keys")
-cli.add_typer(models_cli, name="models")
-cli.add_typer(parity_cli, name="parity")
-cli.add_typer(roles_cli, name="roles")
+_HELP = (
+    "Sends each call to the cheapest model that does the job, behind OpenAI's interface.\n\n"
+    'Begin with "sluice check" (what the settings come to), "sluice doctor" (what stands in the way) and "sluice '
+    'serve". Settings are environment variables, or lines of the file .env; docs/configuration.md lists them. '
+    'Every command has --help. "python -m app" is the same as "sluice".'
+)
+_RUN, _ASK, _LOOK, _CHANGE = "Run", "Ask a Sluice that runs", "Look without sending anything", "Change"
+_MODEL = "groq/llama-3.3-70b-versatile"
+cli = typer.Typer(name="sluice", help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)
 _MARKS = {"ok": "+", "note": "-", "problem": "!"}
 
 
-@cli.command()
+@cli.command(rich_help_panel=_RUN)
 def serve(env_file: EnvFile = ENV_FILE) -> None:
     """Serve until told to stop (SIGTERM or Ctrl-C)."""
     settings = settings_of(env_file)
@@ -51,7 +50,7 @@ def serve(env_file: EnvFile = ENV_FILE) -> None:
     raise typer.Exit(run(settings))
 
 
-@cli.command()
+@cli.command(rich_help_panel=_LOOK)
 def check(env_file: EnvFile = ENV_FILE) -> None:
     """Check configuration and prompt files without starting; exit status 2 where one cannot be used."""
     settings = settings_of(env_file)
@@ -64,7 +63,7 @@ def check(env_file: EnvFile = ENV_FILE) -> None:
     typer.echo("The configuration is good.")
 
 
-@cli.command()
+@cli.command(rich_help_panel=_LOOK)
 def doctor(env_file: EnvFile = ENV_FILE, *, as_json: Json = False) -> None:
     """Find out what stands in the way, each finding with its remedy; exit status 1 where there is a problem."""
     from app.doctor import examine
@@ -84,7 +83,10 @@ def doctor(env_file: EnvFile = ENV_FILE, *, as_json: Json = False) -> None:
     raise typer.Exit(1 if any(each.level == "problem" for each in findings) else 0)
 
 
-@cli.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+@cli.command(
+    rich_help_panel=_RUN,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
 def engine(context: typer.Context) -> None:
     """Run the local engine alone, for gateways on other machines: --host, --port, --help tells the rest."""
     from app.engine.__main__ import main as run
@@ -92,13 +94,13 @@ def engine(context: typer.Context) -> None:
     raise typer.Exit(run(context.args))
 
 
-@cli.command()
+@cli.command(rich_help_panel=_LOOK)
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
 
 
-@cli.command()
+@cli.command(rich_help_panel=_LOOK, epilog='For example: sluice route "Write a Python function that reverses a list"')
 def route(
     prompt: Annotated[str, typer.Argument(help="What a caller would ask.")],
     env_file: EnvFile = ENV_FILE,
@@ -129,6 +131,24 @@ def route(
     typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode() if as_json else explain(told))
 
 
+cli.command(rich_help_panel=_RUN)(dashboard)
+cli.command(rich_help_panel=_ASK)(chat)
+cli.command(rich_help_panel=_ASK, epilog="For example: sluice bench --model small --calls 50 --concurrency 8")(bench)
+cli.add_typer(models_cli, name="models", rich_help_panel=_ASK)
+cli.command(rich_help_panel=_LOOK, epilog="For example: sluice savings --by task --days 30")(savings)
+cli.add_typer(parity_cli, name="parity", rich_help_panel=_LOOK)
+cli.add_typer(
+    roles_cli, name="roles", rich_help_panel=_CHANGE, epilog=f"For example: sluice roles set analysis={_MODEL}"
+)
+cli.add_typer(
+    keys_cli,
+    name="keys",
+    rich_help_panel=_CHANGE,
+    epilog="For example: sluice keys create web-shop --budget-day 5 --rpm 60",
+)
+cli.command("import-litellm", rich_help_panel=_CHANGE)(import_litellm)
+
+
 def _shelf(settings: Settings) -> Shelf:
     from app.prompts.library import read_shelf
 
@@ -139,6 +159,8 @@ def _report(settings: Settings, env_file: Path) -> None:
     from app.status import table
 
     typer.echo(f"Sluice {__version__}\n\n{table(settings)}\n", err=True)
+    if not env_file.exists():
+        typer.echo(f"note: there is no file {env_file}: the environment and the defaults are all there is", err=True)
     for name in shadowed(env_file):
         typer.echo(f"note: the environment sets {name}: editing {env_file} does not change it", err=True)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -146,8 +168,8 @@ def _report(settings: Settings, env_file: Path) -> None:
 
 
 def main() -> None:
-    """Run the command line."""
-    cli()
+    """Run the command line, under its name: a shell cannot complete ``python -m app``."""
+    cli(prog_name="sluice")
 
 
 if __name__ == "__main__":

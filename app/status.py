@@ -21,7 +21,7 @@ def _backends(settings: Settings) -> Iterator[str]:
     yield "backends"
     for name, config in settings.backend_configs.items():
         mark, told = ("+", mask_url(config.base_url)) if config.problem is None else ("-", config.problem)
-        yield f"  {mark} {name:<12} {told}"
+        yield f"  {mark} {name:<13} {told}"
 
 
 def _roles(settings: Settings) -> Iterator[str]:
@@ -31,6 +31,6 @@ def _roles(settings: Settings) -> Iterator[str]:
         usable = [str(choice.target) for choice in chain if configs[choice.target.backend].problem is None]
         missing = [f"{choice.target.backend}: {configs[choice.target.backend].problem}" for choice in chain]
         mark, told = ("+", ", then ".join(usable)) if usable else ("-", "; ".join(dict.fromkeys(missing)))
-        yield f"  {mark} {role:<12} {told}"
+        yield f"  {mark} {role:<13} {told}"
     if "embedding" not in settings.chains:
-        yield f"  - {'embedding':<12} set MODEL_EMBEDDING"
+        yield f"  - {'embedding':<13} set MODEL_EMBEDDING"

@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+from typer.testing import CliRunner
+
+from app.__main__ import cli, main
 from tests.sdk import ROLES
 
 if TYPE_CHECKING:
@@ -63,6 +67,27 @@ async def test_refusals_say_why(tmp_path: Path) -> None:
     for words in (["roles"], ["route", "hi"]):
         status, _, err = await sluice_cli(*words, cwd=tmp_path)
         assert (status, "PORT" in err) == (2, True)
+
+
+def test_help_names_every_command_and_a_shell_can_complete_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["sluice", *words])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        return capsys.readouterr().out
+
+    shown = told("--help")
+    for group in ("Run", "Look without sending anything", "Ask a Sluice that runs", "Change"):
+        assert f" {group} " in shown
+    assert "sluice roles set analysis=" in told("roles", "--help")
+    assert "complete -o default -F _sluice_completion sluice" in told("--show-completion", "bash")
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(cli, ["check", "--env-file", str(tmp_path / "typo.env")])
+    assert (shown.exit_code, f"there is no file {tmp_path / 'typo.env'}" in shown.output) == (0, True)
 
 
 async def test_route_in_words_and_as_json(start: Start, up: Upstream, tmp_path: Path) -> None:

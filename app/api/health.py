@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from app.call import Target
     from app.gateway import Gateway
+    from app.guard.lanes import Lane
     from app.settings import Settings
 
 _BAD = {"open", "half_open", "dead"}
@@ -91,6 +92,14 @@ def _awake(told: dict[str, Any], state: str, why: str | None) -> dict[str, Any]:
     return {"state": state, "status": "degraded", "why": why}
 
 
+def _why(lane: Lane) -> str:
+    """Say why a lane is out of use; not in the backend's words: this page asks nobody for a key."""
+    if lane.breaker.forced is not None:
+        return "forced by an operator"
+    failure = lane.breaker.last_failure
+    return failure.reason if failure is not None else "no failure on record"
+
+
 def _backend(name: str, gateway: Gateway, settings: Settings, used: set[Target]) -> dict[str, Any]:
     problem = settings.backend_configs[name].problem
     if problem is not None:
@@ -100,8 +109,7 @@ def _backend(name: str, gateway: Gateway, settings: Settings, used: set[Target])
         out[name] = gateway.backends.trouble()
     for lane in gateway.lanes:
         if lane.target in used and lane.breaker.state in _BAD:
-            told = lane.breaker.last_failure  # not the backend's words: this page asks nobody for a key
-            out[str(lane.target)] = f"{lane.breaker.state}: {told.reason if told else 'no failure on record'}"
+            out[str(lane.target)] = f"{lane.breaker.state}: {_why(lane)}"
     if out:
         return {"status": "degraded", "why": "; ".join(f"{target} {why}" for target, why in out.items())}
     return {"status": "ready", "why": None if used else "no role uses it"}

@@ -99,7 +99,7 @@ def _usd(amount: float | None) -> str:
 
 def _notes(told: dict[str, Any]) -> list[str]:
     notes = [f"Baseline: {told['baseline_model'] or 'none; set BASELINE_MODEL'}. {told['assumption']}"]
-    notes.append(f"Per month and per year: at the rate of the {told['days']:g} days that are added up.")
+    notes.append(f"Per month and per year: at the rate of the days that are added up, {told['days']:g} (one at least).")
     if told["interval_usd"] is not None:
         low, high = told["interval_usd"]
         notes.append(f"Saved, 95 %: {low:.4f} to {high:.4f} USD.")

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from app.errors import CallerError
 
 if TYPE_CHECKING:
     from app.ledger.key_store import StoredKey
 
-_Name = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[\w.@:/ -]{1,128}$")]
+
+def _named(text: str) -> str:
+    if re.fullmatch(r"[\w.@:/ -]{1,128}", text) is None:
+        raise ValueError("use 1 to 128 letters, digits, spaces and any of . @ : / _ -")
+    return text
+
+
+_Name = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(_named)]
 _Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 _Usd = Annotated[Decimal, Field(gt=0, le=1_000_000, decimal_places=12)]
 _DAY_S = 86_400

@@ -354,9 +354,14 @@ class Settings(OperateSettings, ParitySettings, EndpointsSettings, TasksSettings
 
 
 ROLE_FIELDS = tuple(
-    name
-    for name in Settings.model_fields
-    if name.startswith("model_") and name not in {"model_aliases", "model_config"}
+    sorted(
+        (
+            name
+            for name in Settings.model_fields
+            if name.startswith("model_") and name not in {"model_aliases", "model_config"}
+        ),
+        key=lambda name: name not in Settings.__annotations__,  # those of chats first
+    )
 )
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _ENDED = frozenset({"breached", "inconclusive"})
 """States of a test that can be armed again."""
+_ORDER = ("breached", "inconclusive", "learning", "certified")
+"""What asks for a decision comes first."""
 _LEAST_SPAN = 0.02
 """The scale shows at least so much to each side, 1 being all: what is known well is not to look wide."""
 
@@ -38,8 +40,9 @@ async def _rearm(live: Live, act: Act) -> None:
 
 def _parity(told: dict[str, Any]) -> dict[str, Any]:
     today = told["today"]
+    tests = sorted(told["tests"], key=lambda test: _ORDER.index(test["state"]))
     return {
-        "tests": [test | {"scale": scale(test), "rearms": test["state"] in _ENDED} for test in told["tests"]],
+        "tests": [test | {"scale": scale(test), "rearms": test["state"] in _ENDED} for test in tests],
         "today": today | {"used": filled(today["spent_usd"], today["limit_usd"])},
         "events": told["events"],
     }

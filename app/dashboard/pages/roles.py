@@ -21,6 +21,10 @@ _PURPOSE = {
     "accurate": "careful answers",
     "judge": "compares answers",
     "embedding": "vectors",
+    "moderation": "/v1/moderations",
+    "transcription": "sound to text",
+    "speech": "text to sound",
+    "image": "pictures",
 }
 
 
