@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import tempfile
@@ -47,6 +48,8 @@ RUN_DIR = "SLUICE_RUN_DIR"
 SUPERVISOR = "SLUICE_SUPERVISOR"
 """Set for the workers by their parent: its process id."""
 _POLL_S = 0.1
+_PROMPTS_EVERY = 4
+"""Polls from one look at the prompt files to the next: they are many, and it takes two until a change is taken."""
 _AGAIN_S = 1.0
 _DATABASE_AGAIN_S = 2.0
 
@@ -262,12 +265,13 @@ class _Follower:
         """Look again and again."""
         await asyncio.to_thread(lambda: self._gateway.library.current)
         _tell_broken(self._gateway)
-        while True:
+        for number in itertools.count():
             await asyncio.sleep(_POLL_S)
             loaded = self._gateway.live.poll()
             if loaded is not None:
                 self._told(ok=loaded)
-            await self._follow_prompts()
+            if number % _PROMPTS_EVERY == 0:
+                await self._follow_prompts()
             if self._board is not None:
                 self._gateway.metrics.hand_over()
                 self._meet(self._board)

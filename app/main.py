@@ -86,12 +86,11 @@ def create_app(live: Live | None = None) -> Direct:
         _mount(app, path, CallEndpoint(gateway, dress))
     for name, relay in RELAYS.items():
         _mount(app, relay.path, CallEndpoint(gateway, dress_of(name), RelayCall))
+    for router in (ops.public, admin, admin_calls, admin_keys, admin_parity, admin_roles):  # health first: it is found
+        app.include_router(router)  # by looking at one router after the other
     for prefix in ("/v1", ""):
         for router in (ops.calls, money, stored, counting, files, batches):
             app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
-    app.include_router(ops.public)
-    for router in (admin, admin_calls, admin_keys, admin_parity, admin_roles):
-        app.include_router(router)
     errors.install(app)
     openapi.install(app)
     app.add_middleware(

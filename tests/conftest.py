@@ -15,6 +15,7 @@ import uvicorn
 
 from app.main import create_app
 from app.settings import Live
+from tests.plain import PLAIN
 from tests.schema import Checked
 from tests.upstream import Upstream
 
@@ -98,7 +99,7 @@ async def running(env_file: Path, text: str) -> AsyncIterator[Running]:
     port = server.servers[0].sockets[0].getsockname()[1]
     root = f"http://127.0.0.1:{port}"
     try:
-        async with httpx.AsyncClient(base_url=root, timeout=30) as client:
+        async with httpx.AsyncClient(verify=PLAIN, base_url=root, timeout=30) as client:
             yield Running(f"{root}/v1", client, env_file, app)
         found = checked.violations()
         assert found == [], found

@@ -19,6 +19,7 @@ import pytest
 pytest.importorskip("llguidance", reason="the extra 'local' is not installed")
 
 from tests.engine.process import environment
+from tests.plain import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +112,7 @@ def serving(folder: Path, text: str, *command: str, **env: str) -> Iterator[Serv
         del told["LOCAL_ONLY"]
     with log.open("wb") as sink:
         process = subprocess.Popen(arguments, cwd=ROOT, env=told, stdout=sink, stderr=sink)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+    with httpx.Client(verify=PLAIN, base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
         served = Served(process, f"http://127.0.0.1:{port}/v1", log, http)
         try:
             wait_until(lambda: _live(served))

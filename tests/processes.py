@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from tests.guard.redis_server import free_port
+from tests.plain import PLAIN
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -60,7 +61,9 @@ async def served(env_file: Path, text: str) -> AsyncIterator[Served]:
     )
     try:
         limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60, limits=limits) as client:
+        async with httpx.AsyncClient(
+            verify=PLAIN, base_url=f"http://127.0.0.1:{port}", timeout=60, limits=limits
+        ) as client:
             await _answers(client)
             yield Served(process, client, port)
     finally:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.plain import PLAIN
+
 _ROOT = Path(__file__).parents[1]
 
 
@@ -68,7 +70,9 @@ async def program(env: Path, text: str) -> AsyncIterator[Program]:
     )
     try:
         fresh = httpx.Limits(max_keepalive_connections=0)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10, limits=fresh) as client:
+        async with httpx.AsyncClient(
+            verify=PLAIN, base_url=f"http://127.0.0.1:{port}", timeout=10, limits=fresh
+        ) as client:
             await _live(client, process)
             yield Program(client, process.pid, env)
         process.send_signal(signal.SIGTERM)

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.failure_play import ANSWERS, Got, call
+from tests.plain import PLAIN
 from tests.processes import served
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ async def test_a_thousand_calls_in_a_storm_leave_nothing_behind(up: Upstream, st
     async with start(SETTINGS.format(url=up.url), up=up) as sluice:
         await call(sluice.client, "up/well", stream=True)
         before = held(sluice, up)
-        async with httpx.AsyncClient(base_url=sluice.client.base_url, timeout=30) as client:
+        async with httpx.AsyncClient(verify=PLAIN, base_url=sluice.client.base_url, timeout=30) as client:
             outcomes = await storm(client, 1000, 64)
         assert outcomes.total() == 1000
         assert outcomes["whole"] > 500

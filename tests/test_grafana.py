@@ -19,6 +19,7 @@ pytest.importorskip("llguidance", reason="the extra 'local' is not installed")
 
 from tests.engine import tiny
 from tests.local import Served, free_port, serving
+from tests.plain import PLAIN
 from tests.upstream import Upstream
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +63,7 @@ async def _prometheus(folder: Path, scraped_port: int) -> AsyncIterator[httpx.As
         command = ["prometheus", *options]
         process = await asyncio.to_thread(subprocess.Popen, command, stdout=log, stderr=log)
         try:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+            async with httpx.AsyncClient(verify=PLAIN, base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
                 yield client
         finally:
             process.terminate()
@@ -89,7 +90,7 @@ async def _empty(prometheus: httpx.AsyncClient, queries: dict[str, str]) -> set[
 async def _use(served: Served, up: Upstream) -> None:
     """Make calls of every kind that a panel shows."""
     del up
-    async with httpx.AsyncClient(base_url=served.url, timeout=60) as http:
+    async with httpx.AsyncClient(verify=PLAIN, base_url=served.url, timeout=60) as http:
         for text in ("hello there", "Write a Python function that reverses a list."):
             for stream in (False, True):
                 body = {"model": "auto", "messages": [{"role": "user", "content": text}], "stream": stream}

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.failure_play import call
+from tests.plain import PLAIN
 from tests.processes import Served, served
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 async def keep_calling(gateway: Served, stop: asyncio.Event, *, stream: bool) -> list[str]:
     """Call until the gateway refuses new connections; return how each call ended."""
     ended = []
-    async with httpx.AsyncClient(base_url=gateway.client.base_url, timeout=30) as client:
+    async with httpx.AsyncClient(verify=PLAIN, base_url=gateway.client.base_url, timeout=30) as client:
         while not stop.is_set():
             try:
                 ended.append((await call(client, "up/m-pace:10", stream=stream)).outcome)

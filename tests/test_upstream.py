@@ -19,6 +19,7 @@ from tests.upstream.faults import NAMES, Moment, base_name, parse_name, parse_sc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+from tests.plain import PLAIN
 from tests.upstream.client import ask, events, everything, post, said, stream
 
 SCHEMAS = json.loads((Path(__file__).parent / "upstream" / "openai_responses.json").read_text())
@@ -32,7 +33,7 @@ async def up() -> AsyncIterator[Upstream]:
 
 @pytest.fixture
 async def client(up: Upstream) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=up.url, timeout=10, trust_env=False) as http:
+    async with httpx.AsyncClient(verify=PLAIN, base_url=up.url, timeout=10, trust_env=False) as http:
         yield http
 
 
@@ -186,7 +187,10 @@ class TestContent:
         assert (refused.status_code, "prefill" in refused.json()["error"]["message"]) == (400, True)
 
     async def test_the_demo_says_that_it_is_scripted(self) -> None:
-        async with Upstream(friendly=True) as up, httpx.AsyncClient(base_url=up.url, trust_env=False) as client:
+        async with (
+            Upstream(friendly=True) as up,
+            httpx.AsyncClient(verify=PLAIN, base_url=up.url, trust_env=False) as client,
+        ):
             text = said(await stream(client, ask("large-norole", "hi")))
             assert text == "This is a scripted answer from the demo model 'large'. You asked: hi"
             (attempt,) = up.log

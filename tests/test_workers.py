@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from tests.failure_play import call
+from tests.plain import PLAIN
 from tests.processes import served
 from tests.serving import is_worker
 
@@ -58,7 +59,7 @@ async def _two(children: Callable[[], set[int]], without: int = 0) -> set[int]:
 async def _fresh_call(port: int) -> str:
     """Call over a connection of its own, so that any worker may get it."""
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+        async with httpx.AsyncClient(verify=PLAIN, base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
             return (await call(client, "up/m", stream=True)).outcome
     except httpx.TransportError as error:
         return repr(error)

@@ -22,6 +22,7 @@ import httpx
 
 from tests.dashboard import past
 from tests.guard.redis_server import free_port
+from tests.plain import PLAIN
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -66,7 +67,7 @@ class Stage:
         """Send a call now and then until the stage is left, plain and streamed."""
         number = 0
         headers = {"authorization": f"Bearer {CALLER_KEY}"}
-        with httpx.Client(base_url=str(self.api.base_url), headers=headers, timeout=30) as client:
+        with httpx.Client(verify=PLAIN, base_url=str(self.api.base_url), headers=headers, timeout=30) as client:
             while not self._stop.wait(pace_s):
                 number += 1
                 message = {"role": "user", "content": _PROMPTS[number % len(_PROMPTS)]}
@@ -97,7 +98,9 @@ def stage(folder: Path, *, calls: int = 200, pace_s: float = 0.25) -> Iterator[S
         told = {} if hub is None else {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hub"), "OMP_NUM_THREADS": "1"}
         gateway = _start(stack, folder / "gateway.log", "app", "serve", "--env-file", str(env), **told)
         headers = {"authorization": f"Bearer {KEY}"}
-        api = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=10))
+        api = stack.enter_context(
+            httpx.Client(verify=PLAIN, base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=10)
+        )
         shown = f"http://127.0.0.1:{dashboard_port}"
         _answers(f"{api.base_url}/health/live", gateway)
         _answers(f"http://127.0.0.1:{upstream}/v1/models", scripted)

@@ -18,6 +18,7 @@ from tests.upstream import Upstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+from tests.plain import PLAIN
 from tests.upstream.client import ask, events, everything, post, raw, stream, wire
 
 
@@ -29,7 +30,7 @@ async def up() -> AsyncIterator[Upstream]:
 
 @pytest.fixture
 async def client(up: Upstream) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=up.url, timeout=10, trust_env=False) as http:
+    async with httpx.AsyncClient(verify=PLAIN, base_url=up.url, timeout=10, trust_env=False) as http:
         yield http
 
 
@@ -234,7 +235,7 @@ class TestLifeAndLog:
         program = await asyncio.create_subprocess_exec(*command, stdout=pipe, cwd=Path(__file__).parents[2])
         assert program.stdout is not None
         url = (await program.stdout.readline()).decode().removeprefix("listening on ").strip()
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        async with httpx.AsyncClient(verify=PLAIN, base_url=url, trust_env=False) as client:
             scripted = {"model": "m", "faults": ["500", "ok"], "always": "503"}
             assert (await client.post("/_script", json=scripted)).json() == {"ok": True}
             assert (await client.post("/_script", json={"model": "m", "faults": ["what"]})).status_code == 400
