@@ -298,7 +298,8 @@ class _Follower:
         generation = board.reload_generation()
         if generation != self._generation:
             self._generation = generation
-            self.reload()
+            self._gateway.library.load()
+            self._gateway.live.reload_soon()  # the file may be written again by now
 
     def reload(self) -> bool:
         """Read configuration and prompts anew in this process; return whether the configuration is in force."""

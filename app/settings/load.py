@@ -195,11 +195,16 @@ class Live:
         self.overlay: Callable[[Settings], Settings] = lambda loaded: loaded
         self.error: str | None = None
         self.generation = 0
-        self._applied = self._pending = self._stamp()
+        self._pending = self._stamp()
+        self._applied: tuple[int, int, int] | None = self._pending
 
     def reload(self) -> bool:
         """Read everything anew; return whether it is in force. A bad configuration changes nothing but ``error``."""
         return self._put_in_force(self._read())
+
+    def reload_soon(self) -> None:
+        """Have ``poll`` reload once the file rests, changed or not: somebody else says that it is to be read."""
+        self._applied = None
 
     def _read(self) -> Settings | ConfigError:
         try:

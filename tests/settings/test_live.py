@@ -41,6 +41,19 @@ def test_half_a_write_is_never_read(env: Path) -> None:
     assert live.current.model_large == "groq/one"
 
 
+def test_what_others_ask_for_waits_for_a_rest_too(env: Path) -> None:
+    live = Live(env)
+    live.reload_soon()
+    _change(env, "MODEL_")
+    assert live.poll() is None
+    _change(env, "MODEL_LARGE=groq/one\n")
+    assert live.poll() is None
+    assert live.poll() is True
+    assert live.poll() is None
+    live.reload_soon()
+    assert live.poll() is True
+
+
 class _Overtaken(Live):
     """A writer begins anew just as the file is read."""
 
