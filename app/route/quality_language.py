@@ -178,21 +178,19 @@ def _telling(word: str, language: str, instead: str | None) -> bool:
 def _read(text: str, min_letters: int, enough_hits: int) -> _Reading:
     text = text.lower()
     words = _LATIN_WORD.findall(text)
-    hits = [word for word in words if word in _LANGUAGES_OF]
+    known = frozenset(words) & _LANGUAGES_OF.keys()
     latin = len("".join(words))
     if text.isascii():
         script = "latin" if latin >= max(min_letters, 1) else ""
-        language = _latin_language(hits, len(words), enough_hits) if script else None
-        return _Reading(language, script, frozenset(), frozenset(hits))
+        language = _latin_language(words, enough_hits) if script else None
+        return _Reading(language, script, frozenset(), known)
     signs = _signs(text)
     weights = {name: count * (_DENSITY if name in _DENSE else 1) for name, count in signs.items()}
     total = latin + sum(weights.values())
     scripts = frozenset(_GROUPS.get(name, name) for name in signs)
     script = _main_script(latin, weights, total) if total >= min_letters else ""
-    language = (
-        _latin_language(hits, len(words), enough_hits) if script == "latin" else _script_language(script, signs, text)
-    )
-    return _Reading(language, script, scripts, frozenset(hits))
+    language = _latin_language(words, enough_hits) if script == "latin" else _script_language(script, signs, text)
+    return _Reading(language, script, scripts, known)
 
 
 def _signs(text: str) -> Counter[str]:
@@ -220,19 +218,18 @@ def _script_language(script: str, signs: Counter[str], text: str) -> str | None:
     return script or None
 
 
-def _latin_language(hits: list[str], words: int, enough_hits: int) -> str | None:
-    """Return the language with by far the most hits; a word that several share counts for each in part."""
+def _latin_language(words: list[str], enough_hits: int) -> str | None:
+    """Return the language with by far the most function words; one that several share counts for each in part."""
     scores: dict[str, float] = {}
     found: dict[str, int] = {}
-    for word in hits:
-        languages = _LANGUAGES_OF[word]
-        share = 1 / len(languages)
-        for language in languages:
-            scores[language] = scores.get(language, 0.0) + share
-            found[language] = found.get(language, 0) + 1
+    counted = Counter(map(_LANGUAGES_OF.get, words))  # words of the same languages together: they are hundreds
+    for languages, times in counted.items():
+        for language in languages or ():
+            scores[language] = scores.get(language, 0.0) + times / len(languages or ())
+            found[language] = found.get(language, 0) + times
     if not scores:
         return None
     best = max(scores, key=scores.__getitem__)
-    second = max((score for language, score in scores.items() if language != best), default=0.0)
+    second = sorted(scores.values())[-2] if len(scores) > 1 else 0.0
     leads = scores[best] >= _LEAD * second - _ROUNDING
-    return best if found[best] >= max(enough_hits, _HIT_SHARE * words) and leads else None
+    return best if found[best] >= max(enough_hits, _HIT_SHARE * len(words)) and leads else None
