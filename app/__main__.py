@@ -159,7 +159,7 @@ def _report(settings: Settings, env_file: Path) -> None:
     from app.status import table
 
     typer.echo(f"Sluice {__version__}\n\n{table(settings)}\n", err=True)
-    if not env_file.exists():
+    if env_file != ENV_FILE and not env_file.exists():  # the usual one need not be there
         typer.echo(f"note: there is no file {env_file}: the environment and the defaults are all there is", err=True)
     for name in shadowed(env_file):
         typer.echo(f"note: the environment sets {name}: editing {env_file} does not change it", err=True)

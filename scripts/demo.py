@@ -6,9 +6,15 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PRICES = """# made up, USD per million tokens
+demo/large: {input: 1.25, output: 10}
+demo/medium: {input: 0.6, output: 0.8}
+demo/*: {input: 0.05, output: 0.08}
+"""
 ROLES = ("SMALL", "MEDIUM", "LARGE", "CODE", "POLISH", "ANALYSIS", "FAST", "ACCURATE")
 
 
@@ -23,11 +29,17 @@ def main() -> int:
     )
     try:
         url = _url(backend)
-        print(f"DEMO: the answers are scripted; no model is called. The scripted backend is {url}", file=sys.stderr)
-        env = os.environ | {"BACKENDS__DEMO__BASE_URL": url, "MODEL_EMBEDDING": "demo/embedding"}
-        env |= {f"MODEL_{role}": f"demo/{role.lower()}" for role in ROLES}
-        sluice = subprocess.Popen([sys.executable, "-m", "app", "serve", *sys.argv[1:]], cwd=ROOT, env=env)
-        return _wait(sluice)
+        print(
+            f"DEMO: the answers are scripted, and so are the prices; no model is called. The scripted backend is {url}",
+            file=sys.stderr,
+        )
+        with tempfile.TemporaryDirectory(prefix="sluice-demo-") as folder:
+            prices = Path(folder) / "prices.yml"
+            prices.write_text(PRICES)
+            env = {"BACKENDS__DEMO__BASE_URL": url, "MODEL_EMBEDDING": "demo/embedding", "PRICES_FILE": str(prices)}
+            env |= {f"MODEL_{role}": f"demo/{role.lower()}" for role in ROLES}
+            command = [sys.executable, "-m", "app", "serve", *sys.argv[1:]]
+            return _wait(subprocess.Popen(command, cwd=ROOT, env=os.environ | env))
     finally:
         backend.terminate()
         backend.wait()

@@ -25,7 +25,7 @@ from tests.upstream import Upstream
 ROOT = Path(__file__).parents[1]
 BOARDS = ("overview", "money", "engine")
 _CONFIG = """
-global: {{scrape_interval: 1s}}
+global: {{scrape_interval: 500ms}}
 scrape_configs:
   - job_name: sluice
     static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
@@ -87,17 +87,16 @@ async def _empty(prometheus: httpx.AsyncClient, queries: dict[str, str]) -> set[
     return empty
 
 
-async def _use(served: Served, up: Upstream) -> None:
-    """Make calls of every kind that a panel shows."""
-    del up
+async def _use(served: Served) -> None:
+    """Make calls of every kind that a panel shows, all at once: the first of them load the local model."""
+    bodies: list[dict[str, Any]] = [
+        {"model": model, "messages": [{"role": "user", "content": text}], "stream": stream}
+        for model, text in (("auto", "hello there"), ("medium", "Write a Python function that reverses a list."))
+        for stream in (False, True)
+    ]
+    bodies += [{"model": model, "messages": [{"role": "user", "content": "hi"}]} for model in ("up/m-400", "small")]
     async with httpx.AsyncClient(verify=PLAIN, base_url=served.url, timeout=60) as http:
-        for text in ("hello there", "Write a Python function that reverses a list."):
-            for stream in (False, True):
-                body = {"model": "auto", "messages": [{"role": "user", "content": text}], "stream": stream}
-                await http.post("/chat/completions", json=body)
-        for model in ("up/m-400", "small"):
-            short: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
-            await http.post("/chat/completions", json=short)
+        await asyncio.gather(*(http.post("/chat/completions", json={"max_tokens": 4, **body}) for body in bodies))
 
 
 async def test_every_panel_has_data(tmp_path: Path) -> None:
@@ -116,15 +115,15 @@ async def test_every_panel_has_data(tmp_path: Path) -> None:
             port = served.http.base_url.port
             assert port is not None
             async with _prometheus(tmp_path, port) as prometheus:
-                await _have_data(prometheus, served, up)
+                await _have_data(prometheus, served)
         finally:
             await asyncio.to_thread(serve.__exit__, None, None, None)
 
 
-async def _have_data(prometheus: httpx.AsyncClient, served: Served, up: Upstream) -> None:
+async def _have_data(prometheus: httpx.AsyncClient, served: Served) -> None:
     """Use the gateway until every query has given something."""
     left = _queries()
     async with asyncio.timeout(120):
         while left:
-            await _use(served, up)
+            await _use(served)
             left = {name: left[name] for name in await _empty(prometheus, left)}

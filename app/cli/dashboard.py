@@ -13,7 +13,11 @@ def dashboard(env_file: EnvFile = ENV_FILE) -> None:
     """Serve the dashboard, in a process of its own: it asks a running Sluice, and may be stopped at any time."""
     settings = settings_of(env_file)
     if importlib.util.find_spec("nicegui") is None:
-        typer.echo("The dashboard needs the extra [dashboard]: pip install 'sluice[dashboard]'", err=True)
+        typer.echo(
+            "The dashboard needs the extra [dashboard]. SLUICE_EXTRAS=local,dashboard scripts/serve installs it; in an "
+            "environment of your own: pip install '.[dashboard]' in Sluice's folder.",
+            err=True,
+        )
         raise typer.Exit(1)
     from app.dashboard.config import Config, refusal
     from app.dashboard.serve import serve

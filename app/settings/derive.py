@@ -204,7 +204,7 @@ def _missing_box(box: DevboxOptions) -> str | None:
         return "set RUNLOOP_API_KEY"
     if not (box.devbox_id or box.blueprint_id):
         return "set RUNLOOP_DEVBOX_ID or QWEN_OLLAMA_BLUEPRINT_ID"
-    return None if _has_sdk() else "install the extra [runloop]: pip install 'sluice[runloop]'"
+    return None if _has_sdk() else "install the extra [runloop]: start with SLUICE_EXTRAS=local,runloop"
 
 
 @cache
