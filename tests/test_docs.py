@@ -32,6 +32,15 @@ def test_the_site_asks_no_other_host_for_anything(tmp_path: Path) -> None:
     assert "extra_javascript" not in config
 
 
+def test_the_first_steps_are_the_readmes() -> None:
+    section = (ROOT / "README.md").read_text().split("## Two commands\n")[1].split("For real answers")[0]
+    page = (ROOT / "docs" / "first-steps.md").read_text()
+    for block in re.findall(r"```\w+\n(.*?)```", section, re.DOTALL):
+        for line in block.splitlines():
+            told = line.split("     #")[0]
+            assert told in page or told == "scripts/test", f"{line}: run scripts/transcript"
+
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
 def test_links_of_pages_outside_of_the_site(page: str) -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):

@@ -200,7 +200,8 @@ class Ledger:
             return
         if first:
             why = self._database.trouble or "the database is slow"
-            log.warning("the ledger's rows wait in %s: %s", self._path, why)
+            level = logging.DEBUG if self._database.opening else logging.WARNING
+            log.log(level, "the ledger's rows wait in %s: %s", self._path, why)
         self._disk = None
         self._metrics.rows("spilled", len(rows))
 
