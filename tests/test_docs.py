@@ -37,7 +37,7 @@ def test_the_first_steps_are_the_readmes() -> None:
     page = (ROOT / "docs" / "first-steps.md").read_text()
     for block in re.findall(r"```\w+\n(.*?)```", section, re.DOTALL):
         for line in block.splitlines():
-            told = line.split("     #")[0]
+            told = line.split("     #")[0].rstrip()
             assert told in page or told == "scripts/test", f"{line}: run scripts/transcript"
 
 
