@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("nicegui", reason="the extra 'dashboard' is not installed")
-
 from app.dashboard.config import Config
 from app.dashboard.gateway import Gateway, TroubleError
-from app.dashboard.pages.keys import budgets, new_key
-from app.dashboard.pages.models import _models
-from app.dashboard.pages.parity import _parity, scale
 from app.dashboard.render import render
 from app.settings import Live
 from tests.conftest import Running
 
+# NiceGUI takes seconds to import: only where it is needed.
+pytestmark = pytest.mark.skipif(find_spec("nicegui") is None, reason="the extra 'dashboard' is not installed")
 _KEY: dict[str, Any] = {
     "id": "key_1", "name": "<b>shop</b>", "key": "sk-sluice-ab…yz", "state": "active", "models": ["small"], "rpm": 60,
     "tpm": None, "max_parallel": None, "budget_day_usd": 10.0, "budget_month_usd": None, "spent_day_usd": 9.0,
@@ -29,12 +27,16 @@ _KEY: dict[str, Any] = {
     ("spent", "used", "tone"), [(0.0, 0, ""), (7.9, 79, ""), (8.0, 80, "warn"), (10.0, 100, "bad"), (50.0, 100, "bad")]
 )
 def test_a_budgets_bar_warns_before_it_is_used_up(spent: float, used: float, tone: str) -> None:
+    from app.dashboard.pages.keys import budgets
+
     day, month = budgets(_KEY | {"spent_day_usd": spent})
     assert (day["used"], day["tone"]) == (pytest.approx(used), tone)
     assert (month["used"], month["spent"]) == (None, 40.0)
 
 
 def test_a_key_is_shown_escaped_with_its_limits() -> None:
+    from app.dashboard.pages.keys import budgets
+
     keys = [_KEY | {"budgets": budgets(_KEY)}]
     shown = render("keys.html", keys=keys, revoking=None, trouble=None)
     assert "&lt;b&gt;shop" in shown
@@ -45,6 +47,8 @@ def test_a_key_is_shown_escaped_with_its_limits() -> None:
 
 
 def test_a_new_key_says_only_what_was_filled_in() -> None:
+    from app.dashboard.pages.keys import new_key
+
     form = {
         "do": "create",
         "name": " shop ",
@@ -59,6 +63,8 @@ def test_a_new_key_says_only_what_was_filled_in() -> None:
 
 
 def test_every_state_of_a_local_model_has_its_card() -> None:
+    from app.dashboard.pages.models import _models
+
     states: dict[str, Any] = {
         "mlx/a": {"state": "absent"},
         "mlx/b": {"state": "downloading", "done_bytes": 41, "total_bytes": 100},
@@ -83,6 +89,8 @@ def test_every_state_of_a_local_model_has_its_card() -> None:
 
 
 def test_parity_without_a_test_says_how_to_begin_one() -> None:
+    from app.dashboard.pages.parity import _parity
+
     told = {"tests": [], "today": {"spent_usd": 0.0, "limit_usd": 0.0}, "events": []}
     shown = render("parity.html", trouble=None, **_parity(told))
     assert "No test has a sample yet" in shown
@@ -98,6 +106,8 @@ def test_parity_without_a_test_says_how_to_begin_one() -> None:
     ],
 )
 def test_a_tests_bounds_lie_where_they_belong(difference: dict[str, Any], places: dict[str, float]) -> None:
+    from app.dashboard.pages.parity import scale
+
     assert scale({"difference": difference, "margin": 0.02}) == places
 
 

@@ -47,6 +47,7 @@ async def _carry_out(live: Live, action: str, model: str) -> None:
         live.say(f"{model}: {trouble.message} {trouble.remedy}".strip(), bad=True)
     else:
         live.say(_DONE[action].format(model))
+    await live.draw()
 
 
 def _models(told: dict[str, Any]) -> dict[str, Any]:
