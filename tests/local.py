@@ -62,7 +62,13 @@ class Served:
     def engine_pids(self) -> set[int]:
         """Return the engines that this gateway, or one of its workers, started."""
         mine = family(self.process.pid)
-        return {pid for pid in engines() if parent(pid) in mine}
+        found = engines()
+        return {pid for pid in found if parent(pid) in mine and parent(pid) not in found}
+
+
+def serving_child(engine: int) -> int:
+    """Return the process that an engine has forked to serve, or the engine itself where it serves on its own."""
+    return next((pid for pid in engines() if parent(pid) == engine), engine)
 
 
 def parent(pid: int) -> int:

@@ -35,6 +35,8 @@ _BACKOFF_S = (0.0, 0.5, 2.0, 5.0, 15.0, 30.0)
 _HEALTHY_S = 60.0
 """An engine that lived this long did not die of what killed the one before it."""
 _LEAVE_S = 8.0
+_RECENTLY_S = 1.0
+"""How long connections may still break of an engine that has ended."""
 _EXIT_S = 0.3
 """How long after its connections broke an engine's exit status may still come."""
 
@@ -60,6 +62,8 @@ class EngineHost:
         self._deaths = 0
         self._born = 0.0
         self._not_before = 0.0
+        self._died = -_RECENTLY_S
+        self._news = asyncio.Event()
         self.restarts = 0
         self.last_exit: str | None = None
 
@@ -129,7 +133,7 @@ class EngineHost:
             self._process = process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "app.engine", "--uds", str(self.socket), "--exit-on-eof"),
                 stdin=stdin,
-                stdout=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
                 pass_fds=(lock,),
                 env={**os.environ, **self._environment()},
                 cwd=Path(__file__).parent.parent.parent,
@@ -150,21 +154,39 @@ class EngineHost:
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Note why the engine ended, and how long to wait before the next one."""
+        await self._listen(process)
         code = await process.wait()
         now = asyncio.get_running_loop().time()
         self._deaths = 1 if now - self._born > _HEALTHY_S else self._deaths + 1
         self._not_before = now + _BACKOFF_S[min(self._deaths - 1, len(_BACKOFF_S) - 1)]
+        self._ended(code)
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        """Read what the engine says until it ends: on Linux it survives a first kill by itself, and tells of it."""
+        if process.stdout is None:
+            return
+        async for line in process.stdout:
+            word, _, number = line.decode().strip().partition(" ")
+            if word == "killed" and number.isdigit():
+                self._ended(-int(number))
+
+    def _ended(self, code: int) -> None:
+        self._died = asyncio.get_running_loop().time()
         self.last_exit = _told(code)
         self.restarts += 1
+        self._news.set()
         log.error("local engine ended: %s", self.last_exit)
 
     async def why_gone(self) -> str | None:
         """Say why the engine ended that has just broken a connection; None where it lives or is another worker's."""
-        watcher = self._watcher
-        if watcher is None:
+        if self._watcher is None:
             return None
-        await asyncio.wait({watcher}, timeout=_EXIT_S)
-        return self.last_exit if watcher.done() else None
+        if asyncio.get_running_loop().time() - self._died > _RECENTLY_S:
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_EXIT_S):
+                    await self._news.wait()
+        return self.last_exit if self._news.is_set() else None
 
     @property
     def trouble(self) -> str | None:

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.engine import runtime
+from app.engine import respawn, runtime
 from app.engine.settings import EngineSettings, SettingsError, parse
 
 if TYPE_CHECKING:
@@ -49,7 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except runtime.MissingExtraError as error:
         return _refuse(str(error), NO_EXTRA)
     log.info("mlx-lm %s on the %s, BLAS %s", found["mlx_lm"], found["device"], found["blas"] or "built in")
+    import app.engine.server  # noqa: F401 - before there are children, so that they need not import it
+
     with contextlib.closing(listener):
+        if sys.platform == "linux":
+            return respawn.serve_and_respawn(lambda: _serve(settings, listener), listener)
         _serve(settings, listener)
     return 0
 

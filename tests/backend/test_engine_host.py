@@ -18,7 +18,7 @@ from app.backend.engine_host import EngineHost
 from app.errors import BackendError
 from tests.conftest import Start
 from tests.engine import tiny
-from tests.local import Served, alive, family, serving, wait_until
+from tests.local import Served, alive, family, serving, serving_child, wait_until
 from tests.serving import is_worker
 
 
@@ -87,6 +87,21 @@ async def test_a_killed_engine_is_told_apart_from_one_that_lives(tmp_path: Path)
         assert host.trouble is None  # once is an accident
         await host.ensure()
         assert await host.answers()
+
+
+async def test_the_first_kill_costs_no_start_and_is_told(tmp_path: Path) -> None:
+    async with _host(tmp_path) as host:
+        await host.ensure()
+        engine = _pid(host)
+        await asyncio.to_thread(wait_until, lambda: serving_child(engine) != engine)
+        first = serving_child(engine)
+        os.kill(first, signal.SIGKILL)
+        assert await host.why_gone() == host.last_exit == "killed, most likely for want of memory (lower MLX_MEMORY_GB)"
+        assert (host.restarts, host.trouble) == (1, None)
+        assert await host.answers()  # its socket was never closed
+        await asyncio.to_thread(wait_until, lambda: serving_child(engine) not in {first, engine})
+        os.kill(serving_child(engine), signal.SIGKILL)  # the second in a row: the next start is the host's
+        await asyncio.to_thread(wait_until, lambda: not alive(engine))
 
 
 async def test_callers_readiness_and_the_next_candidate_know_of_an_engine_that_keeps_dying(

@@ -26,7 +26,7 @@ from app.api import respond
 from tests.conftest import Running, Start
 from tests.engine import tiny
 from tests.engine.process import Engine, environment
-from tests.local import ROOT, alive, free_port
+from tests.local import ROOT, alive, free_port, serving_child
 from tests.upstream import Upstream
 
 
@@ -56,7 +56,7 @@ def _pid(sluice: Running) -> int:
     host = sluice.gateway.backends.engine
     assert host is not None
     assert host._process is not None
-    return host._process.pid
+    return serving_child(host._process.pid)
 
 
 async def _stream(
