@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sluice.engine")
 _HEALTHY_S = 60.0  # a child that lived this long did not die of what killed the one before it
+_IN_A_ROW = 3  # kills after which it is run again
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _ASKED = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve_and_respawn(serve: Callable[[], None], listener: socket.socket) -> int:
-    """Run ``serve`` in a child and return its exit code; after the first kill in a row run it again.
+    """Run ``serve`` in a child and return its exit code; where a signal kills it, run it again.
 
-    A second kill in a row is passed on to whoever started the engine, who waits longer each time. Each line
+    After some kills in a row the last is passed on to whoever started the engine, who waits longer each time. Each line
     ``killed SIGNAL`` on standard output tells them of one that was not passed on.
     """
     gc.collect()
@@ -47,7 +48,7 @@ def serve_and_respawn(serve: Callable[[], None], listener: socket.socket) -> int
         kills = kills + 1 if time.monotonic() - born < _HEALTHY_S else 1
         if code >= 0:
             return code
-        if kills > 1 or listener.fileno() < 0:  # closed: it has been asked to end
+        if kills > _IN_A_ROW or listener.fileno() < 0:  # closed: it has been asked to end
             _die_alike(-code)
         log.error("the engine was killed by signal %d and serves again", -code)
         with contextlib.suppress(OSError):

@@ -89,18 +89,20 @@ async def test_a_killed_engine_is_told_apart_from_one_that_lives(tmp_path: Path)
         assert await host.answers()
 
 
-async def test_the_first_kill_costs_no_start_and_is_told(tmp_path: Path) -> None:
+async def test_a_kill_costs_no_start_and_is_told(tmp_path: Path) -> None:
     async with _host(tmp_path) as host:
         await host.ensure()
         engine = _pid(host)
-        await asyncio.to_thread(wait_until, lambda: serving_child(engine) != engine)
-        first = serving_child(engine)
-        os.kill(first, signal.SIGKILL)
-        assert await host.why_gone() == host.last_exit == "killed, most likely for want of memory (lower MLX_MEMORY_GB)"
-        assert (host.restarts, host.trouble) == (1, None)
-        assert await host.answers()  # its socket was never closed
-        await asyncio.to_thread(wait_until, lambda: serving_child(engine) not in {first, engine})
-        os.kill(serving_child(engine), signal.SIGKILL)  # the second in a row: the next start is the host's
+        before = engine
+        for kills in range(1, 4):
+            await asyncio.to_thread(wait_until, lambda before=before: serving_child(engine) not in {engine, before})
+            before = serving_child(engine)
+            os.kill(before, signal.SIGKILL)
+            assert await host.why_gone() == "killed, most likely for want of memory (lower MLX_MEMORY_GB)"
+            await asyncio.to_thread(wait_until, lambda kills=kills: host.restarts == kills)
+            assert (await host.answers(), host.trouble) == (True, None)  # its socket was never closed
+        await asyncio.to_thread(wait_until, lambda: serving_child(engine) not in {engine, before})
+        os.kill(serving_child(engine), signal.SIGKILL)  # too many in a row: the next start is the host's
         await asyncio.to_thread(wait_until, lambda: not alive(engine))
 
 
