@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _OPENBLAS_NAMES = ("libopenblas.so.0", "libopenblas.so", "libopenblasp.so.0")
 _WANTED_FILES = 8192
-_M_ARENA_MAX = -8  # mallopt(3)
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # mallopt(3)
+_MAPPED_BYTES = 4 << 20  # larger arrays are mapped each by itself, and leave nothing behind
 
 
 class MissingExtraError(ImportError):
@@ -72,7 +73,9 @@ def _few_arenas() -> None:
     """Keep glibc from giving every thread a heap of its own: freed pages of one are of no use to another."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+            libc = ctypes.CDLL(None)
+            libc.mallopt(_M_ARENA_MAX, 2)
+            libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
 def on_cpu() -> bool:
