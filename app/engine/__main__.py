@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import app.engine.server  # noqa: F401 - before there are children, so that they need not import it
 
     with contextlib.closing(listener):
-        if sys.platform == "linux":
+        if respawn.FORKS:
             return respawn.serve_and_respawn(lambda: _serve(settings, listener), listener)
         _serve(settings, listener)
     return 0

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 log = logging.getLogger("sluice.engine")
+FORKS: bool = sys.platform == "linux"  # elsewhere a fork after the device was touched is not safe
 _HEALTHY_S = 60.0  # a child that lived this long did not die of what killed the one before it
 _IN_A_ROW = 3  # kills after which it is run again
 _PR_SET_PDEATHSIG = 1  # prctl(2)
