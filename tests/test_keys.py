@@ -155,7 +155,7 @@ async def test_a_key_that_is_wrong_is_told_with_its_field(kept: Running) -> None
 
 async def test_without_a_database_keys_cannot_be_managed(sluice: Running) -> None:
     refused = await sluice.client.get("/admin/keys")
-    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "no_database")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "no_database")
 
 
 def _cli(env: Path, *command: str) -> Any:

@@ -75,9 +75,9 @@ async def traffic(
 
 def _database(gateway: Gateway) -> Database:
     if gateway.database is None:
-        raise SluiceError(
+        raise CallerError(
             "Nothing is kept: DATABASE_URL is off. Set it, or leave it empty for a file in DATA_DIR.",
-            status=503,
+            status=404,
             code="no_ledger",
         )
     return gateway.database

@@ -11,7 +11,7 @@ from app.api.admin import admit
 from app.api.check import bad
 from app.api.ops import Here  # noqa: TC001 - FastAPI reads it
 from app.api.parse import decode, read_body
-from app.errors import SluiceError
+from app.errors import CallerError, SluiceError
 from app.ledger.db import DatabaseUnavailableError
 
 if TYPE_CHECKING:
@@ -30,8 +30,11 @@ def _store(gateway: Gateway) -> Iterator[KeyStore]:
     """Give the store of keys.
 
     Raises:
-        SluiceError: 503, there is none, or it is away.
+        CallerError: 404, there is none.
+        SluiceError: 503, it is away.
     """
+    if gateway.database is None:
+        raise CallerError("Keys cannot be managed: DATABASE_URL is off.", status=404, code="no_database")
     try:
         yield _opened(gateway.database)
     except DatabaseUnavailableError as error:
@@ -39,9 +42,9 @@ def _store(gateway: Gateway) -> Iterator[KeyStore]:
         raise SluiceError(message, status=503, code="no_database", fault="sluice_keys_unavailable") from error
 
 
-def _opened(database: Database | None) -> KeyStore:
-    if database is None or database.trouble is not None:
-        raise DatabaseUnavailableError("DATABASE_URL is off" if database is None else database.trouble)
+def _opened(database: Database) -> KeyStore:
+    if database.trouble is not None:
+        raise DatabaseUnavailableError(database.trouble)
     from app.ledger.key_store import KeyStore
 
     return KeyStore(database)

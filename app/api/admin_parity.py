@@ -60,7 +60,7 @@ async def rearm(request: Request, gateway: Here) -> dict[str, Any]:
 
 def _database(gateway: Gateway) -> Database:
     if gateway.database is None:
-        raise _away("DATABASE_URL is off")
+        raise CallerError("Parity needs the database: DATABASE_URL is off.", status=404, code="no_database")
     return gateway.database
 
 
