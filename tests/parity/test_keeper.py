@@ -19,6 +19,7 @@ from app.parity.keeper import Keeper
 from app.route.parity import Sample, Standing, Trial
 from app.route.sequential import Rules, State
 from tests.conftest import Running, running
+from tests.parity.test_shadow import opened
 from tests.upstream.client import ask
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ async def test_hosts_follow_restarts_keep_and_people_arm_again(tmp_path: Path, t
         assert "parity has set it back: calls go by up/good until somebody runs" in out.output
     async with running(tmp_path / "a" / ".env", text) as again:
         assert (await again.chat("fast")).headers["x-sluice-target"] == "up/good", "from the first call on"
+        await opened(again.client)
         wrong = await again.client.post("/admin/parity/rearm", json={"role": "nobody"})
         assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "role")
         done = await again.client.post("/admin/parity/rearm", json={"role": "fast"})
