@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from app.backend.base import Whole
 from app.dispatch import Answer
 from app.errors import BackendError, Reason
+from app.hold import late
+from app.patience import Patience
 from app.usage import read_usage
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class RelayAnswer:
         self._reply = reply
         self._first = first
         self._idle_s = walk.config(self.target).limits.idle_s
+        self._patience = Patience()
         self._settled = False
 
     async def some(self) -> bytes:
@@ -60,12 +63,12 @@ class RelayAnswer:
         try:
             data = await self._next()
         except BackendError as error:
-            self._settled = True
+            self._end()
             self._reply.close()
             self._walk.lost(self._hold, error)
             raise
         if not data:
-            self._settled = True
+            self._end()
             self._reply.finish()
             self._hold.settle("ok")
             self._walk.tried(self._hold, "ok", None)
@@ -75,26 +78,26 @@ class RelayAnswer:
         loop = asyncio.get_running_loop()
         deadline = self._walk.deadline(self.target)
         if loop.time() >= deadline:
-            raise _late()
+            raise late()
         try:
-            async with asyncio.timeout_at(min(loop.time() + self._idle_s, deadline)):
+            with self._patience.until(min(loop.time() + self._idle_s, deadline)):
                 return await self._reply.some()
         except TimeoutError as error:
             if loop.time() >= deadline:
-                raise _late() from error
+                raise late() from error
             message = f"{self.target} went silent for {self._idle_s:g} s in the middle of its answer."
             raise BackendError(Reason.STALLED, message, status=504) from error
 
     def close(self) -> None:
         """Close the connection where the answer is not whole: the caller left."""
         if not self._settled:
-            self._settled = True
+            self._end()
             self._reply.close()
             self._hold.settle("ignored")
 
-
-def _late() -> BackendError:
-    return BackendError(Reason.DEADLINE, "The call's deadline has passed.", status=504, code="deadline_exceeded")
+    def _end(self) -> None:
+        self._settled = True
+        self._patience.end()
 
 
 async def attempt(walk: Walk, hold: Hold) -> Answer | RelayAnswer:
@@ -114,7 +117,7 @@ async def attempt(walk: Walk, hold: Hold) -> Answer | RelayAnswer:
             return await _begun(walk, hold, backend)
     except TimeoutError as error:
         if walk.remaining_s() <= 0:
-            raise _late() from error
+            raise late() from error
         raise BackendError(Reason.SLOW_ANSWER, f"{target} gave no answer within {limit_s:g} s.", status=504) from error
 
 

@@ -299,11 +299,15 @@ class Runner:
         for group in (*self._followers.values(), *self._heirs.values()):
             yield from group
 
-    def _rebuild(self, out: Out, error: EngineError) -> None:
+    def _give_up(self, out: Out, error: EngineError) -> None:
+        """Tell every sequence that it failed, and forget all of them and what was read."""
         out += [(sequence.job.channel, failure(sequence.choice, error)) for sequence in self._all()]
         for kept in (self._live, self._followers, self._prompts, self._heirs, self.prefixes):
             kept.clear()
         self._batch.close()
+
+    def _rebuild(self, out: Out, error: EngineError) -> None:
+        self._give_up(out, error)
         self._batch = self._make_batch()
         self.rebuilds += 1
 
@@ -312,10 +316,7 @@ class Runner:
         error = CancelledLoadError("the model was unloaded")
         out += [(job.channel, failure(job.first, error)) for job in self._waiting]
         self._waiting.clear()
-        out += [(sequence.job.channel, failure(sequence.choice, error)) for sequence in self._all()]
-        for kept in (self._live, self._followers, self._prompts, self._heirs, self.prefixes):
-            kept.clear()
-        self._batch.close()
+        self._give_up(out, error)
         self._draft = None
         del self._batch, self.loaded, self._vocabulary, self.table
 

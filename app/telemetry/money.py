@@ -81,11 +81,8 @@ class MoneyMetrics:
             self._saved_of(label).inc(float(record.saved_usd))
         if record.cache == "hit":
             self._avoided_of("cache").inc()
-        elif record.outcome == "ok" and self._is_own(target) and self._is_free(record):
+        elif record.outcome == "ok" and all(self._is_own(each.target) for each in record.attempts if each.sent):
             self._avoided_of("local").inc()
-
-    def _is_free(self, record: Record) -> bool:
-        return all(self._is_own(each.target) for each in record.attempts if each.sent)
 
 
 class LedgerMetrics:
