@@ -19,7 +19,7 @@ Polished = Literal["yes", "no", "failed"]
 Cache = Literal["hit", "miss", "off"]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of one answer; ``prompt`` includes ``cached`` and ``cache_write``, ``completion`` includes ``reasoning``.
 
@@ -36,7 +36,7 @@ class Usage:
     cache_write: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One try at one target.
 
@@ -168,7 +168,7 @@ class Trace:
         return {name: round(ns / 1e6, 3) for name, ns in self.stages.items()}
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """What one call was; built once, at its end, and handed to every hook.
 
