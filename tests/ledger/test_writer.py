@@ -22,6 +22,7 @@ from app.telemetry.money import LedgerMetrics
 from app.trace import Attempt, Record, Usage
 from tests.conftest import Start
 from tests.ledger.postgres import PostgresServer
+from tests.ledger.test_db import until
 from tests.upstream import Upstream
 
 UP = Target("up", "m")
@@ -275,6 +276,7 @@ async def test_a_gateways_calls_are_in_its_ledger(tmp_path: Path, start: Start, 
 
 async def test_content_is_kept_where_the_operator_says_so(tmp_path: Path, start: Start, up: Upstream) -> None:
     async with start(f"DATA_DIR={tmp_path}/d\nMODEL_LARGE=up/large\nLOG_CONTENT=true\n", up=up) as sluice:
+        await until(sluice, "ready")
         answer = (await sluice.chat("large", "the question")).json()["choices"][0]["message"]["content"]
     with contextlib.closing(sqlite3.connect(tmp_path / "d" / "sluice.db")) as file:
         ((asked, answered),) = file.execute("SELECT prompt, answer FROM calls").fetchall()
