@@ -88,24 +88,41 @@ async def running(env_file: Path, text: str) -> AsyncIterator[Running]:
     env_file.write_text(text if kept else f"DATABASE_URL=off\n{text}")
     app = create_app(Live(env_file))
     checked = Checked(app)
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(checked, port=0, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False)
     )
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        if task.done():
-            task.result()
-        await asyncio.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    root = f"http://127.0.0.1:{port}"
-    try:
-        async with httpx.AsyncClient(verify=PLAIN, base_url=root, timeout=30) as client:
-            yield Running(f"{root}/v1", client, env_file, app)
+    async with server.serving() as root, httpx.AsyncClient(verify=PLAIN, base_url=root, timeout=30) as client:
+        yield Running(f"{root}/v1", client, env_file, app)
+        await client.aclose()
         found = checked.violations()
         assert found == [], found
-    finally:
-        server.should_exit = True
-        await task
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which begins and ends when it is told to: its own loop looks ten times a second."""
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[str]:
+        """Serve while the block runs; the value is the base URL."""
+        self.config.load()
+        self.lifespan = self.config.lifespan_class(self.config)
+        await self.startup()
+        await self.on_tick(0)
+        port = self.servers[0].sockets[0].getsockname()[1]
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        """Close idle connections, let calls under way end, then end the app."""
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.005)
+        await self.lifespan.shutdown()
 
 
 Start = Callable[..., contextlib.AbstractAsyncContextManager[Running]]

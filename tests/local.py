@@ -18,12 +18,14 @@ import pytest
 
 pytest.importorskip("llguidance", reason="the extra 'local' is not installed")
 
+from tests import forks
 from tests.engine.process import environment
 from tests.plain import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+Process = subprocess.Popen[bytes] | forks.Forked
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -49,7 +51,7 @@ def free_port() -> int:
 class Served:
     """A gateway in a process of its own."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     url: str
     log: Path
     http: httpx.Client
@@ -116,8 +118,12 @@ def serving(folder: Path, text: str, *command: str, **env: str) -> Iterator[Serv
     told = {**environment(**env)}
     if "LOCAL_ONLY" not in env:
         del told["LOCAL_ONLY"]
+    process: Process
     with log.open("wb") as sink:
-        process = subprocess.Popen(arguments, cwd=ROOT, env=told, stdout=sink, stderr=sink)
+        if command or "PYTHONPATH" in env:
+            process = subprocess.Popen(arguments, cwd=ROOT, env=told, stdout=sink, stderr=sink)
+        else:
+            process = forks.start(*arguments[2:], env=told, stdout=sink, stderr=sink)
     with httpx.Client(verify=PLAIN, base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
         served = Served(process, f"http://127.0.0.1:{port}/v1", log, http)
         try:

@@ -6,19 +6,21 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
+import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
 
+from tests import forks
 from tests.guard.redis_server import free_port
 from tests.plain import PLAIN
 
 if TYPE_CHECKING:
-    from asyncio.subprocess import Process
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from tests.forks import Forked
 
 ONE_MODEL = "".join(
     f"MODEL_{role}=up/m\n" for role in ("SMALL", "MEDIUM", "LARGE", "CODE", "POLISH", "ANALYSIS", "EMBEDDING")
@@ -30,14 +32,18 @@ ONE_MODEL = "".join(
 class Served:
     """A gateway in a process of its own."""
 
-    process: Process
+    process: Forked
     client: httpx.AsyncClient
     port: int
 
     async def leave(self, within_s: float = 20.0) -> int:
         """Send SIGTERM and return the exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return await asyncio.wait_for(self.process.wait(), within_s)
+        return await self.ended(within_s)
+
+    async def ended(self, within_s: float = 20.0) -> int:
+        """Return the exit status once it has ended."""
+        return await asyncio.to_thread(self.process.wait, within_s)
 
     def children(self) -> set[int]:
         """Return the process ids of its children."""
@@ -52,13 +58,11 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def served(env_file: Path, text: str) -> AsyncIterator[Served]:
-    """Run ``python -m app serve`` with this text as its ``.env``, until it answers."""
+    """Run ``sluice serve`` with this text as its ``.env``, until it answers."""
     port = free_port()
     kept = "" if "DATA_DIR=" in text else "DATABASE_URL=off\n"
     env_file.write_text(f"PORT={port}\nLOG_LEVEL=error\n{kept}{text}")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app", "serve", "--env-file", str(env_file), stderr=asyncio.subprocess.DEVNULL
-    )
+    process = await asyncio.to_thread(forks.start, "app", "serve", "--env-file", str(env_file))
     try:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(
@@ -67,13 +71,11 @@ async def served(env_file: Path, text: str) -> AsyncIterator[Served]:
             await _answers(client)
             yield Served(process, client, port)
     finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), 10)
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            await asyncio.to_thread(process.wait, 10)
+        process.kill()
+        await asyncio.to_thread(process.wait)
 
 
 async def _answers(client: httpx.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""The gateway as a program: ``python -m app serve`` in a process of its own."""
+"""The gateway as a program: ``sluice serve`` in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import asyncio
 import contextlib
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from tests import forks
+from tests.forks import Forked
 from tests.plain import PLAIN
-
-_ROOT = Path(__file__).parents[1]
 
 
 def is_worker(pid: int) -> bool:
@@ -64,10 +62,7 @@ async def program(env: Path, text: str) -> AsyncIterator[Program]:
     port = _free_port()
     kept = "" if "DATA_DIR=" in text else "DATABASE_URL=off\n"
     env.write_text(f"PORT={port}\n{kept}{text}")
-    command = [sys.executable, "-m", "app", "serve", "--env-file", str(env)]
-    process = await asyncio.to_thread(
-        subprocess.Popen, command, cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = await asyncio.to_thread(forks.start, "app", "serve", "--env-file", str(env))
     try:
         fresh = httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(
@@ -82,7 +77,7 @@ async def program(env: Path, text: str) -> AsyncIterator[Program]:
         process.wait()
 
 
-async def _live(client: httpx.AsyncClient, process: subprocess.Popen[bytes]) -> None:
+async def _live(client: httpx.AsyncClient, process: Forked) -> None:
     async with asyncio.timeout(30):
         while process.poll() is None:
             with contextlib.suppress(httpx.TransportError):

@@ -13,28 +13,19 @@ import pytest
 from typer.testing import CliRunner
 
 from app.__main__ import cli, main
+from tests import forks
 from tests.sdk import ROLES
 
 if TYPE_CHECKING:
     from tests.conftest import Running, Start
     from tests.upstream import Upstream
 
-ROOT = Path(__file__).parent.parent
-
 
 async def sluice_cli(*words: str, cwd: Path, env: dict[str, str] | None = None) -> tuple[int, str, str]:
-    """Run ``python -m app``; return status, output and errors."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "app", *words),
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | (env or {}),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert b"Traceback" not in err
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    """Run ``sluice``; return status, output and errors."""
+    done = await asyncio.to_thread(forks.run, "app", *words, cwd=cwd, env=os.environ | (env or {}))
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
 
 
 async def test_roles_shown_set_and_undone(tmp_path: Path) -> None:

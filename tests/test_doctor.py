@@ -2,28 +2,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.settings import hardware
-from tests.local import ROOT, free_port
+from tests import forks
+from tests.local import free_port
 from tests.upstream import Upstream
 
 
 async def _doctor(tmp_path: Path, text: str, *options: str) -> tuple[int, str]:
     env = tmp_path / ".env"
     env.write_text(text)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "app", "doctor", "--env-file", str(env), *options),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    out, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode()
+    done = await asyncio.to_thread(forks.run, "app", "doctor", "--env-file", str(env), *options)
+    return done.returncode, done.stdout
 
 
 async def _findings(tmp_path: Path, text: str) -> tuple[int, dict[str, dict[str, str]]]:

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("llguidance", reason="the extra 'local' is not installed")
 
+from tests import forks
 from tests.engine import fakehub, tiny
 from tests.engine.process import environment
-from tests.local import ROOT, Served, free_port, serving
+from tests.local import Served, free_port, serving
 
 
 def _models(env_file: Path, *arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "app", "models", *arguments, "--env-file", str(env_file)],
-        cwd=ROOT,
-        env={**environment(COLUMNS="300"), "LOCAL_ONLY": "false"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    env = {**environment(COLUMNS="300"), "LOCAL_ONLY": "false"}
+    done = forks.run("app", "models", *arguments, "--env-file", str(env_file), env=env)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -78,6 +78,6 @@ async def test_a_second_sigint_does_not_wait(up: Upstream, tmp_path: Path) -> No
         gateway.process.send_signal(signal.SIGINT)
         await asyncio.sleep(0.3)  # two signals of one kind that come at once are one
         gateway.process.send_signal(signal.SIGINT)
-        assert await asyncio.wait_for(gateway.process.wait(), 5) == 0
+        assert await gateway.ended(5) == 0
         (told,) = await asyncio.gather(under_way, return_exceptions=True)
         assert not isinstance(told, httpx.Response) or told.status_code >= 500

@@ -40,7 +40,7 @@ async def test_workers_leave_when_their_supervisor_is_killed(up: Upstream, tmp_p
     async with served(tmp_path / ".env", text) as gateway:
         workers = await _two(gateway.children)
         gateway.process.kill()
-        await gateway.process.wait()
+        await gateway.ended()
         async with asyncio.timeout(20):
             while any(Path(f"/proc/{each}").exists() for each in workers):  # noqa: ASYNC110 - nobody tells a stranger
                 await asyncio.sleep(0.1)

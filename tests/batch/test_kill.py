@@ -36,7 +36,7 @@ async def _killed_twice(up: Upstream, tmp_path: Path, count: int, workers: int) 
                 await up.wait_for(lambda log, enough=enough: len(log) >= enough, 60)  # type: ignore[misc]
                 children = gateway.children() if workers > 1 else set()
                 gateway.process.kill()
-                await gateway.process.wait()
+                await gateway.ended()
                 _kill(children)
                 continue
             await _open(gateway.client)

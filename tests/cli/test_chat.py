@@ -5,33 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from app.cli.bench import quantiles
+from tests import forks
 from tests.conftest import Start
 from tests.upstream import Upstream
 
-ROOT = Path(__file__).parents[2]
 _ROLES = "MODEL_LARGE=up/large\nMODEL_SMALL=up/small\nAPI_KEYS=sk-one\n"
 
 
 async def sluice(*words: str, cwd: Path, typed: str = "", **env: str) -> tuple[int, str, str]:
     """Run a command with what a person types; return status, output and errors."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "app", *words),
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate(typed.encode())
-    assert b"Traceback" not in err
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    done = await asyncio.to_thread(forks.run, "app", *words, cwd=cwd, env=os.environ | env, typed=typed)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
 
 
 async def test_a_conversation_with_its_price_under_each_answer(start: Start, up: Upstream, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ async def test_kill_9_under_load_ten_times_loses_at_most_the_last_second(tmp_pat
             killed = time.monotonic()
             load.stop()
             await running
-            await gateway.process.wait()
+            await gateway.ended()
         ids, sent = load.answered, len(up.log)
         recent += sum(at > killed - 1.0 for at in ids.values())
         async with served(tmp_path / ".env", text) as gateway:  # the spill file of the dead one is taken over
