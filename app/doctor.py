@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import shutil
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import httpx
 
+from app.engine import blas
 from app.settings import hardware, mask_url
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     why = "Apple Silicon" if sys.platform == "darwin" else "a CPU, where small unquantised models are fastest"
     memory = hardware.memory_bytes() / _GIB
     yield Finding("ok", "local models", f"{chosen}: this is {why}, with {memory:.0f} GiB of memory")
+    if sys.platform == "linux":
+        yield _products(settings.mlx_openblas)
     cache = _hub_cache()
     missing = [model for model in sorted(config.models or ()) if not _downloaded(model, cache)]
     if missing:
@@ -70,6 +74,17 @@ def _machine(settings: Settings) -> Iterator[Finding]:
         else:
             yield Finding("note", "downloads", f"the first call downloads {', '.join(missing)}", remedy)
     yield _disk(cache)
+
+
+def _products(wanted: str) -> Finding:
+    """Tell which library the engine will multiply with; what it does multiply with is in its ``/health``."""
+    library = blas.load(wanted, ctypes.RTLD_LOCAL)
+    if library is None:
+        remedy = "install the extra [local] again, or OpenBLAS, or name it: MLX_OPENBLAS=/path/libopenblas.so"
+        return Finding(
+            "note", "OpenBLAS", "not found or turned off: local models read prompts several times slower", remedy
+        )
+    return Finding("ok", "OpenBLAS", f"{library.name} multiplies for local models")
 
 
 def _disk(cache: Path) -> Finding:

@@ -64,9 +64,11 @@ async def test_local_models_are_told_with_why_and_whether_they_are_here(
     small = hardware.local_models()[0]
     assert status == 0
     assert found["local models"]["told"].startswith(small)
+    assert ("OpenBLAS" in found) == (sys.platform == "linux")
     assert found["downloads"]["remedy"] == f"before that: hf download {small.removeprefix('mlx/')}"
     assert str(tmp_path) in found["disk"]["told"]
-    status, found = await _findings(tmp_path, "LOCAL_ONLY=true\n")
+    status, found = await _findings(tmp_path, "LOCAL_ONLY=true\nMLX_OPENBLAS=off\n")
+    assert found.get("OpenBLAS", {"level": "note"})["level"] == "note"
     assert (status, found["downloads"]["level"]) == (1, "problem")
 
 

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.engine import respawn, runtime
 from app.engine.settings import EngineSettings, SettingsError, parse
@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with contextlib.closing(listener):
         if respawn.FORKS:
-            return respawn.serve_and_respawn(lambda: _serve(settings, listener), listener)
-        _serve(settings, listener)
+            return respawn.serve_and_respawn(lambda: _serve(settings, found, listener), listener)
+        _serve(settings, found, listener)
     return 0
 
 
@@ -101,7 +101,7 @@ def _clear_stale(path: Path) -> None:
             raise OSError("another engine listens there")
 
 
-def _serve(settings: EngineSettings, listener: socket.socket) -> None:
+def _serve(settings: EngineSettings, found: dict[str, Any], listener: socket.socket) -> None:
     import uvicorn
 
     from app.engine.server import App
@@ -113,7 +113,7 @@ def _serve(settings: EngineSettings, listener: socket.socket) -> None:
             yield
 
     config = uvicorn.Config(
-        App(settings),
+        App(settings, found),
         access_log=False,
         log_config=None,
         backlog=_BACKLOG,

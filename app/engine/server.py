@@ -37,10 +37,14 @@ _JOIN_S = 5.0  # seconds for the step at work when the engine goes down
 
 
 class App:
-    """The ASGI application. ``start`` and ``close`` bracket its life on the event loop."""
+    """The ASGI application. ``start`` and ``close`` bracket its life on the event loop.
 
-    def __init__(self, settings: EngineSettings) -> None:
+    ``found`` is what ``runtime.prepare`` found, and is told in ``/health``.
+    """
+
+    def __init__(self, settings: EngineSettings, found: dict[str, Any]) -> None:
         self._settings = settings
+        self._found = found
         self._routes: dict[tuple[str, str], Handler] = {
             ("POST", "/v1/chat/completions"): self._chat,
             ("POST", "/v1/completions"): self._complete,
@@ -172,7 +176,7 @@ class App:
 
     async def _health(self, _: dict[str, Any], reply: Reply) -> None:
         status, body = report.health(self._keeper, self._thread, self._settings)
-        await reply.json(orjson.dumps(body), status)
+        await reply.json(orjson.dumps(self._found | body), status)
 
     async def _stats(self, _: dict[str, Any], reply: Reply) -> None:
         await reply.json(orjson.dumps(report.stats(self._keeper, self._thread)))

@@ -49,7 +49,7 @@ class EngineSettings:
         stall_s: a step that takes longer makes ``/health`` say ``stalled``.
         stall_exit_s: a step that takes longer ends the process with exit code 75; 0 never does.
         exit_on_eof: end when standard input closes, so that the engine never outlives its supervisor.
-        openblas: path or name of the OpenBLAS library to use on a Linux CPU; empty tries the usual names.
+        openblas: path or name of the OpenBLAS library to use on a Linux CPU; empty looks for one, ``off`` uses none.
     """
 
     uds: str | None = None
@@ -167,7 +167,9 @@ _OPTIONS = (
     _Option("stall_s", ("MLX_STALL_S",), _positive, "a longer step makes /health say stalled"),
     _Option("stall_exit_s", ("MLX_STALL_EXIT_S",), _positive, "a longer step ends the process; 0 never"),
     _Option("exit_on_eof", (), _boolean, "end when standard input closes"),
-    _Option("openblas", ("MLX_OPENBLAS",), str, "OpenBLAS library for a Linux CPU"),
+    _Option(
+        "openblas", ("MLX_OPENBLAS",), str, "OpenBLAS library for a Linux CPU; empty looks for one, off does without"
+    ),
 )
 
 

@@ -146,6 +146,7 @@ def _environment(settings: Settings) -> tuple[tuple[str, str], ...]:
         "MLX_MEMORY_GB": f"{settings.mlx_memory_gb:g}",
         "MLX_DRAFT_MODEL": settings.mlx_draft_model,
         "MLX_PREFIX_DIR": settings.mlx_prefix_dir,
+        "MLX_OPENBLAS": settings.mlx_openblas,
         "MLX_KEEPALIVE_S": "1",  # its comments say that a call waits: then the limits of an answer do not run
         "HF_TOKEN": _secret(settings.hf_token),
         "LOCAL_ONLY": str(settings.local_only).lower(),

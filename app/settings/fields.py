@@ -241,6 +241,7 @@ class Settings(OperateSettings, ParitySettings, EndpointsSettings, TasksSettings
     mlx_memory_gb: float = Field(0, ge=0, description="memory budget of the engine in GiB; 0 is 70 % of the machine's")
     mlx_draft_model: str = Field("", description="a small local model that drafts for the others")
     mlx_prefix_dir: str = Field("", description="folder for conversation prefixes that fall out of memory")
+    mlx_openblas: str = Field("", description="OpenBLAS library for a Linux CPU; empty looks for one, off does without")
     mlx_engines: CommaList = Field((), description="engines elsewhere, http://mac1:9000,http://mac2:9000")
     engine_key: SecretStr | None = Field(None, description="key of engines elsewhere")
     hf_token: SecretStr | None = Field(None, description="Hugging Face token, for gated models")

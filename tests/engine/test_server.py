@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import socket
 import struct
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -146,6 +147,8 @@ def test_health_tells_each_state_and_models_are_listed(folders: dict[str, Path])
         about = engine.get("/health")
         assert about["status"] == "ok"
         assert about["last_step_age_s"] < 60
+        assert about["device"] in {"cpu", "gpu"}
+        assert about["blas"] or sys.platform != "linux"  # the system's OpenBLAS or that of the extra
         ready, absent = about["models"][qwen], about["models"][phi]
         assert (ready["state"], ready["pinned"], ready["ttl_left_s"]) == ("ready", True, None)
         assert ready["bytes"] == (folders["qwen"] / "model.safetensors").stat().st_size - header(folders["qwen"])
