@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -20,11 +21,12 @@ from tests.schema import Checked
 from tests.upstream import Upstream
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fastapi import FastAPI
 
     from app.gateway import Gateway
+
+os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent / "data")
+"""A folder without certificates: every client of HTTPS reads those of all authorities, which takes 50 ms."""
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

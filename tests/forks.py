@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from typing import IO
 
 ROOT = Path(__file__).parents[1]
-_GATEWAY = ("app.__main__", "app.serve", "app.main", "uvloop", "uvicorn.protocols.http.httptools_impl")
+_IMPORTS = {
+    "app": ("app.__main__", "app.serve", "app.main", "uvloop", "uvicorn.protocols.http.httptools_impl"),
+    "app.engine": ("tests.engine.imports",),
+}
+"""What to import before forking, for each program."""
 _MOST_BYTES = 1 << 17
 """Of one request: words and environment; a message of a Unix socket may be larger."""
 
@@ -93,7 +97,7 @@ def start(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs, open(os.devnull, "r+b") as nothing:  # noqa: PTH123
         streams = [(each or nothing).fileno() for each in (stdin, stdout, stderr)]
-        socket.send_fds(_parent(), [request], [*streams, theirs.fileno()])
+        socket.send_fds(_parent(words[0]), [request], [*streams, theirs.fileno()])
     return Forked(ours)
 
 
@@ -111,11 +115,11 @@ def run(
 
 
 @functools.cache
-def _parent() -> socket.socket:
-    """Start the process that forks; it ends with this one."""
+def _parent(program: str) -> socket.socket:
+    """Start the process that forks for a program; it ends with this one."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        command = [sys.executable, "-m", __name__, str(theirs.fileno()), *_GATEWAY]
+        command = [sys.executable, "-m", __name__, str(theirs.fileno()), *_IMPORTS[program]]
         process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()])
 
     def end() -> None:

@@ -173,7 +173,7 @@ class TestDeadKey:
             assert "dead" in ready["backends"]["up"]["why"]
             assert await metric(sluice, 'sluice_breaker_state{target="up/large"}') == 3
             assert "breaker of up/large: closed -> dead" in capfd.readouterr().err
-            sluice.env.write_text(f"BACKENDS__UP__BASE_URL={up.url}\n" + text.replace("=bad", "=good"))
+            sluice.env.write_text(sluice.env.read_text().replace("=bad", "=good"))
             assert (await sluice.client.post("/admin/reload")).status_code == 200
             assert await metric(sluice, 'sluice_breaker_state{target="up/large"}') == 0
             got = await call(sluice.client, "auto", stream=False)
@@ -208,7 +208,7 @@ class TestOperator:
     async def test_a_breaker_can_still_be_forced_after_its_key_changed(self, up: Upstream, start: Start) -> None:
         async with start("BACKENDS__UP__API_KEY=one\n", up=up) as sluice:
             await call(sluice.client, "up/m", stream=False)
-            sluice.env.write_text(f"BACKENDS__UP__BASE_URL={up.url}\nBACKENDS__UP__API_KEY=two\n")
+            sluice.env.write_text(f"MLX_ENABLED=false\nBACKENDS__UP__BASE_URL={up.url}\nBACKENDS__UP__API_KEY=two\n")
             await sluice.client.post("/admin/reload")
             await sluice.client.post("/admin/breakers/up/m", json={"state": "open"})
             assert (await call(sluice.client, "up/m", stream=False)).outcome == "503"
@@ -225,7 +225,7 @@ class TestOperator:
         text = f"BACKENDS__UP__BASE_URL={up.url}\nOLLAMA_BASE_URL={up.url}\nMODEL_LARGE=ollama/large,up/large\n"
         async with start(text) as sluice:
             assert (await call(sluice.client, "auto", stream=False)).headers["x-sluice-target"] == "ollama/large"
-            sluice.env.write_text(text + "OLLAMA_ENABLED=false\n")
+            sluice.env.write_text(sluice.env.read_text() + "OLLAMA_ENABLED=false\n")
             await sluice.client.post("/admin/reload")
             assert (await call(sluice.client, "auto", stream=False)).headers["x-sluice-target"] == "up/large"
 

@@ -12,6 +12,7 @@ import re
 import sys
 from datetime import date, time
 from decimal import Decimal
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,13 @@ class PriceList:
 
 def price_path(folder: Path) -> Path:
     """Return the list's file in a folder."""
-    return folder / f"prices-{version('genai-prices')}.json"
+    return folder / f"prices-{_version()}.json"
+
+
+@cache
+def _version() -> str:
+    """Return the package's version; it is looked up in all of the package's metadata."""
+    return version("genai-prices")
 
 
 async def price_list(folder: Path) -> PriceList:
@@ -183,7 +190,7 @@ def _told_season(conditional: Any, model: Any) -> dict[str, Any]:
         "since": since.isoformat() if since else None,
         "hours": [_utc(start), _utc(end)] if start is not None else None,
         "rates": found,
-        "source": f"genai-prices {version('genai-prices')}",
+        "source": f"genai-prices {_version()}",
     }
 
 

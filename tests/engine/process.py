@@ -9,20 +9,23 @@ import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import httpx
+
+from tests import forks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+Process = subprocess.Popen[bytes] | forks.Forked
 _ROOT = Path(__file__).resolve().parents[2]
 
 
 class Engine:
     """A running engine. The socket exists before the engine is ready, so a first request simply waits."""
 
-    def __init__(self, process: subprocess.Popen[bytes], uds: str, log: Path) -> None:
+    def __init__(self, process: Process, uds: str, log: Path) -> None:
         self.process, self.uds, self.log = process, uds, log
         transport = httpx.HTTPTransport(uds=uds)
         self.http = httpx.Client(transport=transport, base_url="http://engine", timeout=60)
@@ -78,20 +81,36 @@ def environment(**extra: str) -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LOCAL_ONLY": "true", **extra}
 
 
+def _start(arguments: tuple[str, ...], env: dict[str, str], log: Path) -> tuple[Process, IO[bytes]]:
+    """Start an engine; return it and its standard output.
+
+    Where something is changed that is read while the engine imports (where models come from), it is the true command.
+    """
+    words = ("app.engine", *arguments)
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb") as stdout, log.open("wb") as stderr:
+        if any(name == "LOCAL_ONLY" or name.startswith("HF_") for name in env):
+            command = [sys.executable, "-m", *words]
+            process: Process = subprocess.Popen(
+                command, cwd=_ROOT, env=environment(**env), stdout=stdout, stderr=stderr
+            )
+        else:
+            process = forks.start(*words, env=environment(**env), stdout=stdout, stderr=stderr)
+    return process, os.fdopen(reader, "rb")
+
+
 @contextmanager
 def running(*arguments: str, **env: str) -> Iterator[Engine]:
     """Run an engine on a Unix socket while the block runs, and see that it ends when asked."""
     with tempfile.TemporaryDirectory(prefix="eng") as folder:
         uds, log = f"{folder}/s", Path(folder) / "log"
-        command = [sys.executable, "-m", "app.engine", "--uds", uds, *arguments]
-        with log.open("wb") as sink:
-            process = subprocess.Popen(command, cwd=_ROOT, env=environment(**env), stdout=subprocess.PIPE, stderr=sink)
+        process, stdout = _start(("--uds", uds, *arguments), env, log)
         try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == f"listening on {uds}\n".encode(), log.read_text()
+            assert stdout.readline() == f"listening on {uds}\n".encode(), log.read_text()
             engine = Engine(process, uds, log)
             with engine.http:
                 yield engine
         finally:
             process.terminate()
-            process.communicate(timeout=20)
+            with stdout:
+                process.wait(20)

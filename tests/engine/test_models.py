@@ -28,7 +28,7 @@ def test_with_room_for_one_alternating_requests_are_grouped_and_none_refused(fol
     with running(*settings) as engine:
         names = [str(one), str(other)] * 8
         with ThreadPoolExecutor(16) as pool:
-            answers = list(pool.map(lambda n: engine.chat(n, max_tokens=8), names))
+            answers = list(pool.map(lambda n: engine.chat(n, max_tokens=8, temperature=0), names))
         assert all(answer["usage"]["completion_tokens"] > 0 for answer in answers)
         assert sum(loads(engine).values()) <= 4
         memory = engine.get("/stats")["memory"]
@@ -50,7 +50,7 @@ def test_an_impatient_request_gets_its_turn_from_a_model_that_is_never_idle(fold
         with ThreadPoolExecutor(4) as pool:
             busy = [pool.submit(keep_busy, i) for i in range(3)]
             try:
-                assert engine.chat(llama, max_tokens=2)["usage"]["completion_tokens"] > 0
+                assert engine.chat(llama, max_tokens=2, temperature=0)["usage"]["completion_tokens"] > 0
             finally:
                 done = True
             for one in busy:

@@ -19,11 +19,24 @@ AT = datetime(2026, 11, 26, 12, tzinfo=UTC)
 PROVIDERS = ["openai", "groq", "openrouter", "google", "anthropic", "cloudflare", "deepseek", "together", "mistral"]
 
 
+class _Parsed(PriceList):
+    """The list, each provider's part of it parsed once: here every model is looked up."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._parsed: dict[str, list[Any]] = {}
+
+    def _models(self, provider: str) -> list[Any]:
+        if provider not in self._parsed:
+            self._parsed[provider] = super()._models(provider)
+        return self._parsed[provider]
+
+
 @pytest.fixture(scope="module")
 def bundled(tmp_path_factory: pytest.TempPathFactory) -> PriceList:
     path = tmp_path_factory.mktemp("prices") / "prices.json"
     write(path)
-    return PriceList(path)
+    return _Parsed(path)
 
 
 def ids_of(clause: list[Any]) -> list[str]:
