@@ -9,7 +9,8 @@ hashing). The work is bounded: of a longer text only the first ``HEAD`` and last
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -54,36 +55,43 @@ _ROW_SHIFT = _U64(64 - ROW_BITS)
 _SIZE = HEAD + TAIL + 16
 
 Ints = NDArray[np.intp]
+Signs = NDArray[np.uint8]
 Hashes = NDArray[np.uint64]
 Floats = NDArray[np.float32]
 
 
 class Alphabet(NamedTuple):
-    """Tables by code point (the basic plane; what lies above counts as one symbol), and the powers of the base."""
+    """Tables by code point (the basic plane; what lies above counts as one symbol), and the powers of the base.
+
+    ``ascii`` are fold, word and category for ``bytes.translate``. ``inverse`` begins with the first power.
+    """
 
     fold: Hashes
-    word: NDArray[np.uint8]
-    category: Ints
-    opens: NDArray[np.bool_]
+    word: Signs
+    category: Signs
     power: Hashes
     inverse: Hashes
+    ascii: tuple[bytes, bytes, bytes]
 
 
 class Lexicon(NamedTuple):
-    """Word classes by hash: ``slot`` finds the entry, ``key`` proves it."""
+    """Word classes by hash: ``slot`` tells where there may be one, ``group`` has it; ``identity`` is no other's."""
 
-    slot: NDArray[np.uint16]
-    key: Hashes
-    group: Ints
+    slot: NDArray[np.bool_]
+    group: dict[int, int]
+    identity: bytes
 
 
 class Words(NamedTuple):
-    """Where the words of ``text`` begin and end, and the hashes of stems, words, pairs and triples."""
+    """Where the words of ``text`` begin and end, and the hashes of stems, words, pairs and triples.
+
+    ``signs`` are the categories of all characters.
+    """
 
     text: str
-    codes: Ints
-    start: Ints
-    end: Ints
+    signs: Signs
+    start: list[int]
+    end: list[int]
     keys: Hashes
 
 
@@ -101,19 +109,18 @@ def clip(text: str) -> str:
     return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
 
 
+@lru_cache(maxsize=1024)
 def skeleton_values(count: int) -> Floats:
     """Return the values of the skeleton's columns: one for each size (they come first), less for many classes."""
-    values = np.empty(count, np.float32)
-    values.fill(2.0 / math.sqrt(count))
+    values = np.full(count, 2.0 / math.sqrt(count), np.float32)
     values[:N_SIZES] = 1.0
     return values
 
 
+@lru_cache(maxsize=1024)
 def row_values(count: int) -> Floats:
     """Return the values of the hashed columns: they fall with the root of their number: long texts do not shout."""
-    values = np.empty(count, np.float32)
-    values.fill(2.5 / math.sqrt(count or 1))
-    return values
+    return np.full(count, 2.5 / math.sqrt(count or 1), np.float32)
 
 
 SHAPE_VALUES = (0.25 * np.sqrt(np.arange(17))).astype(np.float32)
@@ -129,7 +136,13 @@ def alphabet() -> Alphabet:
     for _ in range(_SIZE):
         powers.append(powers[-1] * _BASE % (1 << 64))
         inverses.append(inverses[-1] * inverse % (1 << 64))
-    return Alphabet(_fold(), _word(), _category(), _opens(), np.array(powers, _U64), np.array(inverses, _U64))
+    fold, word, category = _fold(), _word(), _category()
+    plain = (_ascii(fold), _ascii(word), _ascii(category))
+    return Alphabet(fold, word, category, np.array(powers, _U64), np.array(inverses[1:], _U64), plain)
+
+
+def _ascii(table: Hashes | Signs) -> bytes:
+    return bytes(table[:128].tolist()) + bytes(128)
 
 
 def _fold() -> Hashes:
@@ -146,7 +159,7 @@ def _fold() -> Hashes:
     return fold + _U64(1)
 
 
-def _word() -> NDArray[np.uint8]:
+def _word() -> Signs:
     """Return 1 for letters that join into words, 2 for characters that are words by themselves, 0 for all else."""
     word = np.zeros(1 << 16, np.uint8)
     for low, high in ((0x30, 0x3A), (0x41, 0x5B), (0x61, 0x7B), (0xC0, 0x2000), (0x30A0, 0x3100), (0xFF10, 0xFF5B)):
@@ -165,9 +178,9 @@ _SIGNS = (
 """Signs that look alike, by category; after them come small, capital, digit, other, further letters, ideographs."""
 
 
-def _category() -> Ints:
+def _category() -> Signs:
     """Return what a character looks like, for counting pairs of neighbours."""
-    category = np.full(1 << 16, 21, np.intp)
+    category = np.full(1 << 16, 21, np.uint8)
     category[0xC0:0x2000] = 22
     category[0x3041:0xD7A4] = 23
     category[ord("a") : ord("z") + 1] = 18
@@ -178,71 +191,82 @@ def _category() -> Ints:
     return category
 
 
-def _opens() -> NDArray[np.bool_]:
-    """Return the characters after which, and after a space, a sentence or line begins."""
-    opens = np.zeros(1 << 16, np.bool_)
-    opens[[ord(sign) for sign in "\n.!?:;\u3002\uff01\uff1f\uff1a\u0964\u061f"]] = True
-    return opens
+_OPENS = frozenset("\n.!?:;\u3002\uff01\uff1f\uff1a\u0964\u061f")
+"""Characters after which, and after a space, a sentence or line begins."""
 
 
 def words(text: str) -> Words:
     """Cut a text into words and hash them; ``text`` should have passed :func:`clip`."""
     table = alphabet()
     text = f"\n\n{text}\n\n"
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.intp)
-    kind = table.word.take(codes, mode="clip")
-    if text.isascii():  # every change is a beginning or an end in turn
-        turns = (kind[1:] != kind[:-1]).nonzero()[0]
-        turns += 1
-        start, end = turns[0::2], turns[1::2]
+    fold: Hashes | Signs
+    if text.isascii():
+        fold, kind, signs = _translated(text.encode("ascii"), table.ascii)
+        edges = (kind[1:] != kind[:-1]).nonzero()[0]  # every change is a beginning or an end in turn
     else:
-        start, end = _bounds(kind)
-    size = len(codes)
-    total = np.empty(size + 1, _U64)
-    total[0] = 0
-    np.cumsum(table.fold.take(codes, mode="clip") * table.power[:size], out=total[1:])
-    return Words(text, codes, start, end, _grams(total, table.inverse, start, end))
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.intp)
+        fold, signs = table.fold.take(codes, mode="clip"), table.category.take(codes, mode="clip")
+        edges = _edges(table.word.take(codes, mode="clip"))
+    total = (fold * table.power[: len(fold)]).cumsum()
+    bounds = (edges + 1).tolist()
+    return Words(text, signs, bounds[0::2], bounds[1::2], _grams(total, table.inverse, edges))
 
 
-def _bounds(kind: NDArray[np.uint8]) -> tuple[Ints, Ints]:
-    """Return the beginnings and ends of words where some characters are words by themselves."""
+def _translated(raw: bytes, tables: tuple[bytes, bytes, bytes]) -> tuple[Signs, Signs, Signs]:
+    """Return folded characters, kinds and categories of ASCII: a sixth of the work that tables by code point are."""
+    fold, word, category = tables
+    return (
+        np.frombuffer(raw.translate(fold), np.uint8),
+        np.frombuffer(raw.translate(word), np.uint8),
+        np.frombuffer(raw.translate(category), np.uint8),
+    )
+
+
+def _edges(kind: Signs) -> Ints:
+    """Return the character before and the last one of each word where some characters are words by themselves."""
     inside = kind != 0
     joined = kind == 1
     joined = joined[1:] & joined[:-1]
-    start = (inside[1:] > joined).nonzero()[0]
-    end = (inside[:-1] > joined).nonzero()[0]
-    return start + 1, end + 1
+    return np.stack(((inside[1:] > joined).nonzero()[0], (inside[:-1] > joined).nonzero()[0]), 1).ravel()
 
 
-def _grams(total: Hashes, inverse: Hashes, start: Ints, end: Ints) -> Hashes:
-    """Return the hashes of stems, words, pairs and triples, as many of each as there are words."""
-    back = inverse.take(start)
-    before = total.take(start)
-    size = len(start)
-    keys = np.empty(4 * size, _U64)  # stems, words, pairs, triples; a pair or triple past the end is left zero
-    stem, one, two, three = keys[:size], keys[size : 2 * size], keys[2 * size : 3 * size], keys[3 * size :]
-    np.subtract(total.take(np.minimum(start + STEM, end)), before, out=stem)
+def _grams(total: Hashes, inverse: Hashes, edges: Ints) -> Hashes:
+    """Return the hashes of stems, words, pairs and triples, as many of each as there are words.
+
+    Args:
+        total: the running sum up to and with each character.
+        inverse: of the powers of the base, from the first on.
+        edges: in turn the character before a word and its last one.
+    """
+    back = inverse.take(edges)[0::2]
+    begun, ended = total.take(edges).reshape(-1, 2).T
+    size = len(begun)
+    keys = np.zeros((4, size), _U64)  # stems, words, pairs, triples; a pair or triple past the end is left zero
+    stem, one, two, three = keys
+    np.subtract(total.take(np.minimum(edges[0::2] + STEM, edges[1::2])), begun, out=stem)
     stem *= back
-    np.subtract(total.take(end), before, out=one)
-    one *= back
     stem += _PAIR
-    two[-1:] = 0
-    three[-2:] = 0
+    np.subtract(ended, begun, out=one)
+    one *= back
     np.multiply(one[:-1], _PAIR, out=two[:-1])
     two[:-1] += one[1:]
     np.multiply(two[:-2], _PAIR, out=three[:-2])
     three[:-2] += one[2:]
     keys *= _MIX
-    return keys
+    return keys.ravel()
 
 
 def build_lexicon(entries: dict[int, int]) -> Lexicon:
     """Return the tables for entries ``{hash: class}``; of two entries in one slot the first one holds."""
-    slot = np.zeros(1 << _SLOT_BITS, np.uint16)
-    keys = np.array([0, *entries], _U64)
-    at = (keys[1:] >> _SLOT_SHIFT).astype(np.intp)
-    slot[at[::-1]] = np.arange(len(entries), 0, -1, dtype=np.uint16)
-    return Lexicon(slot, keys, np.array([0, *entries.values()], np.intp))
+    slot = np.zeros(1 << _SLOT_BITS, np.bool_)
+    group: dict[int, int] = {}
+    for key, number in entries.items():
+        at = key >> (64 - _SLOT_BITS)
+        if not slot[at]:
+            slot[at] = True
+            group[key] = number
+    identity = np.array([0, *entries], _U64).tobytes() + np.array([0, *entries.values()], np.intp).tobytes()
+    return Lexicon(slot, group, identity)
 
 
 def entry_key(entry: str) -> int:
@@ -266,45 +290,39 @@ def entry_key(entry: str) -> int:
 def extract(text: str, lexicon: Lexicon) -> tuple[Words, Features]:
     """Return the words and the features of a clipped text."""
     found = words(text)
-    at, group = _lookup(found, lexicon)
+    hits = _lookup(found, lexicon)
     rows = (found.keys >> _ROW_SHIFT).view(np.int64)
-    category = alphabet().category.take(found.codes, mode="clip")
-    pairs = category[:-1] * CATEGORIES
-    pairs += category[1:]
+    pairs = np.multiply(found.signs[:-1], CATEGORIES, dtype=np.intp)
+    pairs += found.signs[1:]
     shape = SHAPE_VALUES.take(np.bincount(pairs, minlength=SHAPE), mode="clip")
-    hits = list(zip(at.tolist(), group.tolist(), strict=True))
-    return found, Features(rows, _skeleton(found, at, group, hits), shape, hits)
+    return found, Features(rows, _skeleton(found, hits), shape, hits)
 
 
-def _lookup(found: Words, lexicon: Lexicon) -> tuple[Ints, Ints]:
+def _lookup(found: Words, lexicon: Lexicon) -> list[tuple[int, int]]:
     """Return the words that the lexicon knows and their classes; where entries overlap the longest one holds."""
-    entry = lexicon.slot.take((found.keys >> _SLOT_SHIFT).view(np.int64))
-    maybe = entry.nonzero()[0]
-    entry = entry.take(maybe)
-    hit = (lexicon.key.take(entry) == found.keys.take(maybe)).nonzero()[0]
-    size = len(found.start)
-    classes = np.zeros(size, np.intp)
-    classes[maybe.take(hit) % (size or 1)] = lexicon.group.take(entry.take(hit))  # stems to triples: the last one wins
-    at = classes.nonzero()[0]
-    if len(at) > MAX_HITS:
-        at = np.concatenate((at[: MAX_HITS // 2], at[-MAX_HITS // 2 :]))
-    return at, classes.take(at)
+    maybe = lexicon.slot.take((found.keys >> _SLOT_SHIFT).view(np.int64)).nonzero()[0]
+    known, size = lexicon.group, len(found.start)
+    classes: dict[int, int] = {}
+    for at, key in zip(maybe.tolist(), found.keys.take(maybe).tolist(), strict=True):
+        if key in known:
+            classes[at % size] = known[key]  # stems to triples: the last one wins
+    hits = [(at, group) for at, group in sorted(classes.items()) if group]
+    return hits if len(hits) <= MAX_HITS else hits[: MAX_HITS // 2] + hits[-MAX_HITS // 2 :]
 
 
-def _skeleton(found: Words, at: Ints, group: Ints, hits: list[tuple[int, int]]) -> Ints:
+def _skeleton(found: Words, hits: list[tuple[int, int]]) -> Ints:
     """Return columns for the classes met: alone, opening a sentence, first, last, in pairs; and the sizes."""
-    few = _sizes(len(found.codes), len(found.start), len(hits))
-    if not hits:
-        return np.array(few, np.intp)
-    first, last = hits[0], hits[-1][1]
-    few += [first[1] + (3 * N_CLASS if first[0] < 2 else 4 * N_CLASS), last + 5 * N_CLASS]  # noqa: PLR2004
-    opens = group[alphabet().opens.take(found.codes.take(found.start.take(at) - 2), mode="clip")]
-    pairs = group[:-1] * (2 * N_CLASS)
-    pairs += group[1:] * 2
-    pairs += at[1:] - at[:-1] <= NEAR
-    pairs += PAIRS
-    opens += N_CLASS
-    return np.concatenate((few, group, opens, pairs))
+    columns = _sizes(len(found.text), len(found.start), len(hits))
+    if hits:
+        first, last = hits[0], hits[-1][1]
+        columns += [first[1] + (3 * N_CLASS if first[0] < 2 else 4 * N_CLASS), last + 5 * N_CLASS]  # noqa: PLR2004
+        columns += [group for _, group in hits]
+        text, start = found.text, found.start
+        columns += [group + N_CLASS for at, group in hits if text[start[at] - 2] in _OPENS]
+        columns += [
+            PAIRS + 2 * (N_CLASS * group + after) + (then - at <= NEAR) for (at, group), (then, after) in pairwise(hits)
+        ]
+    return np.array(columns, np.intp)
 
 
 def _sizes(chars: int, count: int, hits: int) -> list[int]:

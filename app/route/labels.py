@@ -38,6 +38,5 @@ def label_of(messages: list[dict[str, Any]], verdict: Verdict | None) -> Label:
 @cache
 def layout() -> str:
     """Return what tells this meaning of the columns from any other: their numbers, and the lexicon."""
-    lexicon = load().lexicon
-    parts = (f"{f.ROWS} {f.SKELETON} {f.SHAPE}".encode(), lexicon.key.tobytes(), lexicon.group.tobytes())
-    return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
+    told = f"{f.ROWS} {f.SKELETON} {f.SHAPE}".encode() + load().lexicon.identity
+    return hashlib.blake2b(told, digest_size=16).hexdigest()

@@ -71,10 +71,10 @@ def inspect(
         tool_calls: whether the answer calls tools.
     """
     case = read_case(body, text, kind=kind, finish_reason=finish_reason, tool_calls=tool_calls)
-    found = {name for name, check in _ALWAYS.items() if check(case)}
+    found = [name for name, check in _ALWAYS.items() if check(case)]
     if "empty" not in found and not (case.tools or case.tool_calls or case.response_format):
-        found.update(name for name, check in _FREE.items() if check(case))
-    return tuple(name for name in FAULTS if name in found)
+        found += [name for name, check in _FREE.items() if check(case)]
+    return tuple([name for name in FAULTS if name in found]) if found else ()
 
 
 def better(draft_faults: Iterable[str], polished_faults: Iterable[str]) -> bool:

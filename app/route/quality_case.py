@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,8 +37,7 @@ class Parts(NamedTuple):
     open_fence: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """One answer beside its ask.
 
     Attributes:
@@ -79,7 +77,9 @@ def read_case(
     """Read a chat body and its answer; fields of a wrong type count as absent. Never raises on JSON values."""
     messages = [m for m in _list(body.get("messages")) if isinstance(m, dict)]
     prefill = message_text(messages.pop()) if messages and messages[-1].get("role") == "assistant" else ""
-    newest = next((i for i in range(len(messages) - 1, -1, -1) if messages[i].get("role") == "user"), -1)
+    newest = len(messages) - 1
+    while newest >= 0 and messages[newest].get("role") != "user":
+        newest -= 1
     turns = (
         [*messages[:newest][-_CONTEXT_MESSAGES:], *messages[newest + 1 :][:_CONTEXT_MESSAGES]] if newest >= 0 else []
     )

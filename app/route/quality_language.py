@@ -7,8 +7,11 @@ language identifier would. Function words: the commonest words of a language tha
 
 from __future__ import annotations
 
+import math
 import re
+import struct
 from collections import Counter, defaultdict
+from itertools import repeat
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from app.route.quality_words import SHORTENING_KINDS
@@ -53,6 +56,24 @@ for _language, _words in _STOP_WORDS.items():
     for _word in {word for word in _words.split() if len(word) > 1}:  # single letters also are variables and list marks
         _LANGUAGES_OF[_word] = (*_LANGUAGES_OF.get(_word, ()), _language)
 
+# What a word adds to each language, as one number of so many fields: adding up the words of a text is then one sum.
+_LANGUAGES: Final = tuple(_STOP_WORDS)
+_WORD_UNITS: Final = math.lcm(*range(1, len(_LANGUAGES) + 1))
+"""What a word adds to its languages, shared out evenly among them."""
+_FIELDS: Final = struct.Struct(f"<{2 * len(_LANGUAGES)}Q")
+"""Of each language the units, then of each the number of its words."""
+
+
+def _added(languages: tuple[str, ...]) -> int:
+    units = [_WORD_UNITS // len(languages) if each in languages else 0 for each in _LANGUAGES]
+    return int.from_bytes(_FIELDS.pack(*units, *map(bool, units)), "little")
+
+
+_ADDED: Final = {word: _added(languages) for word, languages in _LANGUAGES_OF.items()}
+_ASCII_ADDED: Final = {word.encode(): added for word, added in _ADDED.items() if word.isascii()}
+_ASCII_LETTERS: Final = bytes(byte | 32 if bytes([byte]).isalpha() else 32 for byte in range(256))
+"""Small letters, and a blank for all else."""
+
 _LATIN_WORD = re.compile(r"[a-z\u00df-\u024f\u1ea0-\u1eff]+")
 _SCRIPTS: Final = ("greek", "cyrillic", "hebrew", "arabic", "devanagari", "thai", "kana", "han", "hangul")
 _OTHER_SCRIPT = re.compile(
@@ -68,6 +89,9 @@ _SHARE = 0.7
 _KANA_SHARE = 0.1
 
 _NOT_PROSE = re.compile(r"`[^`\n]{0,200}`|https?://\S+|\$\$?[^$\n]{1,200}\$|[\"“«「][^\"”»」\n]{1,300}[\"”»」]")
+
+_NOT_PROSE_SIGNS: Final = ("`", "http", "$", '"', "“", "«", "「")
+"""One of them is in every text in which that pattern is found."""
 
 # Words by which an ask (or its system text) chooses a language itself, or asks about one.
 _NAMES_LANGUAGE = re.compile(
@@ -85,8 +109,8 @@ _NAMES_LANGUAGE = re.compile(
 _ENOUGH_HITS = 3
 _ENOUGH_ANSWER_HITS = 6
 _HIT_SHARE = 0.12
-_LEAD = 1.6
-_ROUNDING = 1e-9
+_LEAD, _LEAD_OVER = 8, 5
+"""The language found leads by eight to five."""
 _CYRILLIC: Final = frozenset({"ru", "uk", "cyrillic"})
 _GROUPS: Final[dict[str, str]] = {"kana": "cjk", "han": "cjk"}
 
@@ -98,13 +122,18 @@ class _Reading(NamedTuple):
         language: its language where that is sure, else None.
         script: the script that it is in, else an empty string; ``cjk`` for kana and Han.
         scripts: every script other than Latin that it holds a sign of.
-        words: the function words found.
+        latin: its words in Latin letters.
     """
 
     language: str | None
     script: str
     scripts: frozenset[str]
-    words: frozenset[str]
+    latin: list[str] | list[bytes]
+
+    def words(self) -> frozenset[str]:
+        """Return the function words found."""
+        latin = (word if isinstance(word, str) else word.decode() for word in self.latin)
+        return frozenset(latin) & _LANGUAGES_OF.keys()
 
 
 def wrong_language(case: Case) -> bool:
@@ -116,6 +145,8 @@ def wrong_language(case: Case) -> bool:
     if not case.ask or case.kind == "translation":
         return False
     suspects = _suspects(case.parts.prose)
+    if not suspects:
+        return False
     newest = _read(case.ask, _MIN_LETTERS, _ENOUGH_HITS)
     foreign = [answer for answer in suspects if _differs(answer, newest) and not _akin(answer, newest)]
     return bool(foreign) and not _excused(case, foreign)
@@ -124,11 +155,16 @@ def wrong_language(case: Case) -> bool:
 def _suspects(prose: str) -> list[_Reading]:
     """Read the answer's beginning and, where it holds other scripts than Latin, its end: models drift into them."""
     begin, end = prose[: 2 * _WINDOW], prose[-_TAIL:]
-    readings = [_read(_NOT_PROSE.sub(" ", begin)[:_WINDOW], _MIN_ANSWER_LETTERS, _ENOUGH_ANSWER_HITS)]
+    readings = [_read(_prose(begin)[:_WINDOW], _MIN_ANSWER_LETTERS, _ENOUGH_ANSWER_HITS)]
     if not end.isascii():
-        drifted = _read(_NOT_PROSE.sub(" ", end), _MIN_ANSWER_LETTERS, _ENOUGH_ANSWER_HITS)
+        drifted = _read(_prose(end), _MIN_ANSWER_LETTERS, _ENOUGH_ANSWER_HITS)
         readings += [drifted] if drifted.script != "latin" else []
     return [reading for reading in readings if reading.language]
+
+
+def _prose(text: str) -> str:
+    """Return the text without code, addresses, formulas and what it quotes."""
+    return _NOT_PROSE.sub(" ", text) if any(map(text.__contains__, _NOT_PROSE_SIGNS)) else text
 
 
 def _excused(case: Case, foreign: list[_Reading]) -> bool:
@@ -156,7 +192,7 @@ def detect(text: str) -> str | None:
 
 def _differs(answer: _Reading, ask: _Reading) -> bool:
     """Tell whether the ask's language is sure, or it is Latin text, no mere name, and the answer in another script."""
-    return ask.language is not None or bool(ask.script == "latin" != answer.script and ask.words)
+    return ask.language is not None or bool(ask.script == "latin" != answer.script and ask.words())
 
 
 def _akin(answer: _Reading, ask: _Reading) -> bool:
@@ -165,7 +201,7 @@ def _akin(answer: _Reading, ask: _Reading) -> bool:
     ):
         return True
     if answer.script == "latin":
-        return any(_telling(word, str(answer.language), ask.language) for word in ask.words)
+        return any(_telling(word, str(answer.language), ask.language) for word in ask.words())
     return answer.script != ask.script and answer.script in ask.scripts
 
 
@@ -176,21 +212,31 @@ def _telling(word: str, language: str, instead: str | None) -> bool:
 
 
 def _read(text: str, min_letters: int, enough_hits: int) -> _Reading:
+    if text.isascii():
+        return _read_ascii(text, min_letters, enough_hits)
     text = text.lower()
     words = _LATIN_WORD.findall(text)
-    known = frozenset(words) & _LANGUAGES_OF.keys()
     latin = len("".join(words))
-    if text.isascii():
-        script = "latin" if latin >= max(min_letters, 1) else ""
-        language = _latin_language(words, enough_hits) if script else None
-        return _Reading(language, script, frozenset(), known)
     signs = _signs(text)
     weights = {name: count * (_DENSITY if name in _DENSE else 1) for name, count in signs.items()}
     total = latin + sum(weights.values())
     scripts = frozenset(_GROUPS.get(name, name) for name in signs)
     script = _main_script(latin, weights, total) if total >= min_letters else ""
-    language = _latin_language(words, enough_hits) if script == "latin" else _script_language(script, signs, text)
-    return _Reading(language, script, scripts, known)
+    if script == "latin":
+        language = _latin_language(sum(map(_ADDED.get, words, repeat(0))), len(words), enough_hits)
+    else:
+        language = _script_language(script, signs, text)
+    return _Reading(language, script, scripts, words)
+
+
+def _read_ascii(text: str, min_letters: int, enough_hits: int) -> _Reading:
+    """Do the same for ASCII, where bytes are letters."""
+    letters = text.encode("ascii").translate(_ASCII_LETTERS)
+    words = letters.split()
+    if len(letters) - letters.count(b" ") < max(min_letters, 1):
+        return _Reading(None, "", frozenset(), words)
+    added = sum(map(_ASCII_ADDED.get, words, repeat(0)))
+    return _Reading(_latin_language(added, len(words), enough_hits), "latin", frozenset(), words)
 
 
 def _signs(text: str) -> Counter[str]:
@@ -218,18 +264,20 @@ def _script_language(script: str, signs: Counter[str], text: str) -> str | None:
     return script or None
 
 
-def _latin_language(words: list[str], enough_hits: int) -> str | None:
-    """Return the language with by far the most function words; one that several share counts for each in part."""
-    scores: dict[str, float] = {}
-    found: dict[str, int] = {}
-    counted = Counter(map(_LANGUAGES_OF.get, words))  # words of the same languages together: they are hundreds
-    for languages, times in counted.items():
-        for language in languages or ():
-            scores[language] = scores.get(language, 0.0) + times / len(languages or ())
-            found[language] = found.get(language, 0) + times
-    if not scores:
+def _latin_language(added: int, words: int, enough_hits: int) -> str | None:
+    """Return the language with by far the most function words; one that several share counts for each in part.
+
+    Args:
+        added: what the words add to the languages, all together.
+        words: how many there are.
+        enough_hits: function words that a text needs at least.
+    """
+    if not added:
         return None
-    best = max(scores, key=scores.__getitem__)
-    second = sorted(scores.values())[-2] if len(scores) > 1 else 0.0
-    leads = scores[best] >= _LEAD * second - _ROUNDING
-    return best if found[best] >= max(enough_hits, _HIT_SHARE * len(words)) and leads else None
+    fields = _FIELDS.unpack(added.to_bytes(_FIELDS.size, "little"))
+    scores = fields[: len(_LANGUAGES)]
+    second, first = sorted(scores)[-2:]
+    best = scores.index(first)
+    hits = fields[len(_LANGUAGES) + best]
+    enough = hits >= max(enough_hits, _HIT_SHARE * words)
+    return _LANGUAGES[best] if enough and _LEAD_OVER * first >= _LEAD * second else None

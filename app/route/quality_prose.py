@@ -65,7 +65,7 @@ def count_words(text: str) -> int:
 def error_markers(case: Case) -> bool:
     """Tell whether the answer is itself an error message, a traceback or an error page, not words about one."""
     text = case.text.lstrip("*`# \n\"'")
-    if words.ERROR_PAGE.match(text[:2_000]):
+    if text.startswith("<") and words.ERROR_PAGE.match(text[:2_000]):
         return "html" not in case.ask.lower()
     if words.TRACEBACK.match(text):
         return not words.ABOUT_ERRORS.search(case.ask) and _only_traceback(text)
@@ -83,7 +83,8 @@ def refusal(case: Case) -> bool:
     A caution before real help is no refusal, nor is an honest "the text does not say", nor a refusal that was asked
     for: to be written, translated or given where something is unknown.
     """
-    limit = _SHORT_CHARS // 2 if words.UNSPACED.search(case.text[:40]) else _SHORT_CHARS
+    begun = case.text[:40]
+    limit = _SHORT_CHARS if begun.isascii() or not words.UNSPACED.search(begun) else _SHORT_CHARS // 2
     if len(case.text) > limit or case.parts.blocks or case.kind == "translation":
         return False
     head = case.text[:_HEAD].replace("\u2019", "'")
@@ -129,6 +130,8 @@ def _cut_on_purpose(case: Case) -> bool:
 
 def _named_words(ask: str) -> float:
     """Return the words that the ask wants at least, 0 where it names no length or wants something brief."""
+    if words.DIGIT.search(ask) is None:
+        return 0
     lengths = [
         float(found["count"]) * words.unit_words(found["unit"])
         for found in words.LENGTH.finditer(ask)
