@@ -15,6 +15,8 @@ from app.errors import BackendError, Reason, SluiceError
 from app.guard.breaker import Refusal
 from app.guard.gate import Full
 from app.guard.retry import Failure, Next, Policy, Retry, decide, outcome_of, pace_s
+from app.hold import Hold, Opened, cut, late
+from app.patience import Until
 from app.route import known
 from app.trace import Attempt, Usage
 from app.usage import read_usage
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from app.settings import Settings
     from app.trace import Trace
     from app.transcript import Transcript
-
-from app.hold import Hold, Opened, cut, late
 
 T = TypeVar("T")
 _FORMAT = re.compile(r"response.?format|json.?schema|structured.?output", re.IGNORECASE)
@@ -230,7 +230,7 @@ class Walk:
         target = hold.lane.target
         backend = await self.prepared(target)
         try:
-            async with asyncio.timeout_at(self.deadline(target)):
+            with Until(self.deadline(target)):
                 whole = await backend.whole(self.ask, target, self._body(hold.lane), self.trace)
         except TimeoutError as error:
             if self.remaining_s() <= 0:
@@ -274,7 +274,7 @@ class Walk:
         try:
             while True:
                 try:
-                    async with asyncio.timeout_at(min(loop.time() + limit_s, self.deadline(target))):
+                    with Until(min(loop.time() + limit_s, self.deadline(target))):
                         if opened is None:
                             opened = Opened(hold, await backend.stream(self.ask, target, body, self.trace))
                         return await self._commit(opened)

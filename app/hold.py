@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from app.errors import BackendError, Reason
-from app.patience import Patience
+from app.patience import Until
 from app.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ class Opened:
     script: Transcript = field(default_factory=Transcript)
     held: list[Event] = field(default_factory=list)
     unreadable: int = 0
-    patience: Patience = field(default_factory=Patience)
 
     def taken(self) -> list[Event]:
         """Return the events that were held back until the commit."""
@@ -100,7 +99,7 @@ class Opened:
         loop = asyncio.get_running_loop()
         limit = min(loop.time() + (_AFTER_FINISH_S if finished else idle_s), deadline)
         try:
-            with self.patience.until(limit):
+            with Until(limit):
                 return await self.stream.batch()
         except TimeoutError as error:
             if finished:
@@ -118,7 +117,6 @@ class Opened:
 
     def close(self) -> None:
         """Close the connection, and settle what nobody has settled: the caller left."""
-        self.patience.end()
         self.stream.close()
         self.hold.settle("ignored")
 

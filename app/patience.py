@@ -1,68 +1,98 @@
-"""A limit for each of many waits in a row, by one timer for all of them."""
+"""Limits for waits, all of them on one timer of the event loop."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self
+import math
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 
-class Patience:
-    """``with patience.until(limit): await …`` is ``async with asyncio.timeout_at(limit)`` at a fifth of its cost.
+class Until:
+    """``with Until(limit): await …`` is ``async with asyncio.timeout_at(limit)`` at a fifth of its cost.
 
-    asyncio makes a timer for every wait and takes it back. Here one is left standing: when it strikes and the waits
-    have gone on, it is set anew for the limit of the wait that is under way.
+    asyncio makes a timer for every wait and takes it back. Here one is left standing for the wait that ends first, and
+    set anew when it strikes: hardly any wait lasts that long.
+
+    Args:
+        limit: when the wait is to end, on the event loop's clock.
     """
 
-    __slots__ = ("_cancelling", "_limit", "_loop", "_struck", "_task", "_timer")
+    __slots__ = ("_cancelling", "_struck", "_task", "_waits", "limit")
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._limit = 0.0
-        self._task: asyncio.Task[Any] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._cancelling = 0
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
         self._struck = False
-
-    def until(self, limit: float) -> Self:
-        """Set the limit of the next wait, on the event loop's clock."""
-        self._limit = limit
-        return self
 
     def __enter__(self) -> None:
-        self._task = task = asyncio.current_task()
-        self._cancelling = task.cancelling() if task is not None else 0
-        self._struck = False
-        timer = self._timer
-        if timer is None or timer.when() > self._limit:
-            if timer is not None:
-                timer.cancel()
-            self._timer = self._loop.call_at(self._limit, self._strike)
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("only a task can be made to wait no longer")
+        self._task: asyncio.Task[Any] = task
+        self._cancelling = task.cancelling()
+        self._waits = waits = _waits_of(asyncio.get_running_loop())
+        waits.add(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Raise TimeoutError where it was this limit that cancelled the wait."""
-        task, self._task = self._task, None
-        if not self._struck or task is None:
+        self._waits.discard(self)
+        if not self._struck:
             return
-        if task.uncancel() <= self._cancelling and kind is not None and issubclass(kind, asyncio.CancelledError):
+        if self._task.uncancel() <= self._cancelling and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise TimeoutError from error
 
-    def _strike(self) -> None:
-        self._timer = None
-        if self._task is None:
-            return
-        if self._loop.time() < self._limit:
-            self._timer = self._loop.call_at(self._limit, self._strike)
-            return
+    def strike(self) -> None:
+        """End the wait: its time is up."""
         self._struck = True
         self._task.cancel()
 
-    def end(self) -> None:
-        """Take the timer back: no more waits are to come."""
+
+class _Waits:
+    """The waits that are under way in one event loop."""
+
+    __slots__ = ("_at", "_loop", "_open", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._open: set[Until] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._at = math.inf
+
+    def add(self, wait: Until) -> None:
+        self._open.add(wait)
+        if wait.limit < self._at:
+            self._arm(wait.limit)
+
+    def discard(self, wait: Until) -> None:
+        self._open.discard(wait)
+
+    def _arm(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._at = at
+        self._timer = self._loop.call_at(at, self._strike)
+
+    def _strike(self) -> None:
+        now = self._loop.time()
+        for wait in [each for each in self._open if each.limit <= now]:
+            self._open.discard(wait)
+            wait.strike()
+        self._timer, self._at = None, math.inf
+        if self._open:
+            self._arm(min(each.limit for each in self._open))
+
+
+_of_loops: dict[asyncio.AbstractEventLoop, _Waits] = {}
+
+
+def _waits_of(loop: asyncio.AbstractEventLoop) -> _Waits:
+    waits = _of_loops.get(loop)
+    if waits is None:
+        for each in [known for known in _of_loops if known.is_closed()]:
+            del _of_loops[each]
+        waits = _of_loops[loop] = _Waits(loop)
+    return waits

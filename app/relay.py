@@ -9,7 +9,7 @@ from app.backend.base import Whole
 from app.dispatch import Answer
 from app.errors import BackendError, Reason
 from app.hold import late
-from app.patience import Patience
+from app.patience import Until
 from app.usage import read_usage
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ class RelayAnswer:
         self._reply = reply
         self._first = first
         self._idle_s = walk.config(self.target).limits.idle_s
-        self._patience = Patience()
         self._settled = False
 
     async def some(self) -> bytes:
@@ -63,12 +62,12 @@ class RelayAnswer:
         try:
             data = await self._next()
         except BackendError as error:
-            self._end()
+            self._settled = True
             self._reply.close()
             self._walk.lost(self._hold, error)
             raise
         if not data:
-            self._end()
+            self._settled = True
             self._reply.finish()
             self._hold.settle("ok")
             self._walk.tried(self._hold, "ok", None)
@@ -80,7 +79,7 @@ class RelayAnswer:
         if loop.time() >= deadline:
             raise late()
         try:
-            with self._patience.until(min(loop.time() + self._idle_s, deadline)):
+            with Until(min(loop.time() + self._idle_s, deadline)):
                 return await self._reply.some()
         except TimeoutError as error:
             if loop.time() >= deadline:
@@ -91,13 +90,9 @@ class RelayAnswer:
     def close(self) -> None:
         """Close the connection where the answer is not whole: the caller left."""
         if not self._settled:
-            self._end()
+            self._settled = True
             self._reply.close()
             self._hold.settle("ignored")
-
-    def _end(self) -> None:
-        self._settled = True
-        self._patience.end()
 
 
 async def attempt(walk: Walk, hold: Hold) -> Answer | RelayAnswer:
@@ -113,7 +108,7 @@ async def attempt(walk: Walk, hold: Hold) -> Answer | RelayAnswer:
     limit_s = walk.config(target).limits.answer_s
     until = min(asyncio.get_running_loop().time() + limit_s, walk.deadline(target))
     try:
-        async with asyncio.timeout_at(until):
+        with Until(until):
             return await _begun(walk, hold, backend)
     except TimeoutError as error:
         if walk.remaining_s() <= 0:

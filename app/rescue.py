@@ -81,7 +81,6 @@ class StreamAnswer:
 
     def _finish(self) -> None:
         self._done = True
-        self._opened.patience.end()
         self._opened.stream.finish()
         self._opened.hold.settle("ok")
         self._walk.tried(self._opened.hold, "ok", self._opened.script.usage(self._walk.trace.prompt_estimate()))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
+import logging
 import os
 import pickle
 import shutil
@@ -12,7 +14,9 @@ import signal
 import sys
 import tempfile
 import threading
+from itertools import islice
 from multiprocessing.connection import wait
+from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -27,6 +31,15 @@ if TYPE_CHECKING:
 
 _DRAIN_S = 2.0
 """How long connections that are kept alive may still bring a call after SIGTERM, each answered with ``close``."""
+_MOST_AT_ONCE, _FEW_AT_ONCE = 64, 8
+"""Connections taken in a round of the event loop: by the only worker, and by one of several, for each to get some."""
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_NO_ROOM_S = 1.0
+"""How long no connection is taken after one could not be for lack of files or memory, as asyncio does."""
+_GARBAGE = 20_000
+"""Objects made before garbage is looked for; Python's 700 mean several looks a call, and a call leaves hardly any."""
+
+log = logging.getLogger("sluice")
 
 
 class Server(uvicorn.Server):
@@ -35,6 +48,10 @@ class Server(uvicorn.Server):
     uvicorn closes idle connections at once and raises the signal again when it is done: a call that is on its way on a
     kept-alive connection would be cut, and the process would end as if it had been killed.
     """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._arriving: set[asyncio.Task[None]] = set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -60,8 +77,48 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Begin to serve. What was imported stays, hardly any of it garbage: no collection is to walk it."""
         gc.freeze()
+        gc.set_threshold(_GARBAGE, *gc.get_threshold()[1:])
         gc.enable()
-        await super().startup(sockets)
+        if sockets is None or sys.platform == "win32":
+            await super().startup(sockets)
+            return
+        await super().startup([])
+        for each in sockets:
+            each.setblocking(False)
+            each.listen(self.config.backlog)
+            self._listen(each)
+
+    def _listen(self, listening: socket) -> None:
+        asyncio.get_running_loop().add_reader(listening, self._take_in, listening)
+
+    def _take_in(self, listening: socket) -> None:
+        """Accept the connections that wait, up to a number.
+
+        uvloop takes one a round of the event loop, in which every call under way has its turn: of a hundred connections
+        that come at once, the last would wait for a hundred rounds.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            for connection in islice(_accept(listening), _MOST_AT_ONCE if self.config.workers == 1 else _FEW_AT_ONCE):
+                arriving = loop.create_task(self._connect(connection))
+                self._arriving.add(arriving)
+                arriving.add_done_callback(self._arriving.discard)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            log.warning("no connection can be accepted for now: %s", error)
+            loop.remove_reader(listening)
+            loop.call_later(_NO_ROOM_S, self._listen_again, listening)
+
+    def _listen_again(self, listening: socket) -> None:
+        if not self.should_exit:
+            self._listen(listening)
+
+    async def _connect(self, connection: socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+        except OSError:  # it is gone again
+            connection.close()
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stop listening, let kept-alive connections end by themselves, then do what uvicorn does."""
@@ -74,15 +131,14 @@ class Server(uvicorn.Server):
 
     async def _stop_listening(self, sockets: list[socket]) -> None:
         """Refuse further connections, but take in those that the kernel has already made: a call may be on them."""
-        waiting = [each.dup() for each in sockets]
-        for server in self.servers:
-            server.close()
-        for each in sockets:
-            each.close()
-        made = [connection for each in waiting for connection in _accept_all(each)]
         loop = asyncio.get_running_loop()
-        for connection in made:
-            await loop.connect_accepted_socket(self._protocol, connection)
+        for each in sockets:
+            loop.remove_reader(each)
+        made: list[socket] = []
+        for each in sockets:
+            with each, contextlib.suppress(OSError):
+                made.extend(_accept(each))
+        await asyncio.gather(*self._arriving, *map(self._connect, made))
 
     def _protocol(self) -> asyncio.Protocol:
         """Make what uvicorn makes for a connection of its own."""
@@ -93,13 +149,20 @@ class Server(uvicorn.Server):
         return made
 
 
-def _accept_all(listening: socket) -> Iterator[socket]:
-    """Yield every connection that waits to be accepted, then close: what comes later is refused."""
-    listening.setblocking(False)
-    with listening, contextlib.suppress(BlockingIOError):
+def _accept(listening: socket) -> Iterator[socket]:
+    """Yield every connection that waits to be accepted.
+
+    Raises:
+        OSError: no more can be.
+    """
+    with contextlib.suppress(BlockingIOError):
         while True:
-            connection, _ = listening.accept()
+            try:
+                connection, _ = listening.accept()
+            except (ConnectionAbortedError, InterruptedError):  # it is gone again
+                continue
             connection.setblocking(False)
+            connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
             yield connection
 
 
@@ -205,6 +268,7 @@ def serve(settings: Settings) -> int:
             access_log=False,
             server_header=False,
             date_header=True,
+            proxy_headers=False,
             backlog=4096,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=int(settings.shutdown_s) or 1,

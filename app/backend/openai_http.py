@@ -18,6 +18,7 @@ from app.backend.shape import good_answer, good_chunk
 from app.backend.sse import SSEDecoder
 from app.endpoints import RELAYS
 from app.errors import BackendError, Reason
+from app.patience import Until
 from app.trace import Trace
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class OpenAIBackend:
         limit_s = self.config.limits.answer_s
         said = self._spoken(ask, target, body)
         try:
-            async with asyncio.timeout(limit_s):
+            with Until(asyncio.get_running_loop().time() + limit_s):
                 if said is not None:
                     return await self._whole_spoken(said, trace)
                 return await self._whole(ask.endpoint, adapt(body, target, self.config.dialect), trace)
