@@ -63,7 +63,10 @@ class Opened:
 
     def _readable(self, event: Event) -> bool:
         try:
-            self.script.take(event.chunk)
+            if event.text is not None:
+                self.script.say(event.text)
+            else:
+                self.script.take(event.chunk)
         except (AttributeError, TypeError, ValueError):
             self.unreadable += 1
             return False

@@ -12,8 +12,6 @@ _INEXACT = ("refusal", "tool_calls", "function_call", "audio", "thinking_blocks"
 """Content that cannot be told again exactly: another answer has other ids."""
 _CONTENT = ("content", "reasoning_content", "reasoning", *_INEXACT)
 
-_PLAIN = frozenset({"role", "content"})
-
 
 class Transcript:
     """The state of one streamed answer as the caller has it.
@@ -55,6 +53,14 @@ class Transcript:
         """Whether there is content, or a whole answer without any."""
         return self.contents > 0 or self.finished
 
+    def say(self, text: str) -> None:
+        """Add a chunk that brings nothing but this text of the first choice."""
+        self.last_ns = time.perf_counter_ns()
+        self.first_ns = self.first_ns or self.last_ns
+        self.contents += 1
+        self.choices.add(0)
+        self.text.append(text)
+
     def take(self, chunk: dict[str, Any]) -> None:
         """Add one chunk.
 
@@ -76,24 +82,16 @@ class Transcript:
         delta = {} if delta is None else delta
         if index or choice.get("logprobs"):
             self.exact = False
-        content = delta.get("content")
-        if delta.keys() <= _PLAIN and isinstance(content, str):  # as nearly every event is
-            if content:
-                self._stamp()
-                self.text.append(content)
-        elif any(delta.get(name) for name in _CONTENT):
+        if any(delta.get(name) for name in _CONTENT):
             self._take_content(delta)
         reason = choice.get("finish_reason")
         if reason:
             self.finish[index] = reason
 
-    def _stamp(self) -> None:
+    def _take_content(self, delta: dict[str, Any]) -> None:
         self.last_ns = time.perf_counter_ns()
         self.first_ns = self.first_ns or self.last_ns
         self.contents += 1
-
-    def _take_content(self, delta: dict[str, Any]) -> None:
-        self._stamp()
         content = delta.get("content")
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")
         if isinstance(content, str) and content:

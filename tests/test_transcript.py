@@ -3,7 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from app.backend.shape import good_chunk, plain_text
 from app.trace import Usage
 from app.transcript import Transcript
 
@@ -64,3 +67,36 @@ def test_groqs_usage_counts_too() -> None:
 def test_time_per_token_needs_two() -> None:
     assert _take({"content": "x"}).per_token_ms() is None
     assert (_take({"content": "x"}, {"content": "y"}).per_token_ms() or 0) > 0
+
+
+_ANY: st.SearchStrategy[Any] = st.sampled_from((None, 0, 1, "", "x", "stop", [], {}, True))
+_DELTAS = st.one_of(_ANY, st.dictionaries(st.sampled_from(("content", "role", "tool_calls")), _ANY, max_size=2))
+_CHOICES = st.fixed_dictionaries(
+    {"index": st.sampled_from((0, 0, 0, 1, None)), "delta": _DELTAS, "finish_reason": st.sampled_from((None, "stop"))},
+    optional={"logprobs": _ANY},
+)
+_CHUNKS = st.fixed_dictionaries(
+    {"choices": st.one_of(_ANY, st.lists(st.one_of(_ANY, _CHOICES), max_size=2))},
+    optional={"usage": _ANY, "error": _ANY, "x_groq": _ANY},
+)
+
+
+def _state(script: Transcript) -> tuple[Any, ...]:
+    return script.text, script.reasoning, script.exact, script.choices, script.finish, script.contents
+
+
+@given(_CHUNKS)
+def test_an_event_with_nothing_but_text_is_good_and_says_just_that(chunk: dict[str, Any]) -> None:
+    text = plain_text(chunk)
+    if text is not None:
+        assert good_chunk(chunk)
+        said, taken = Transcript(), Transcript()
+        said.say(text)
+        taken.take(chunk)
+        assert _state(said) == _state(taken)
+
+
+def test_the_usual_event_is_one_with_nothing_but_text() -> None:
+    choice = {"index": 0, "delta": {"content": "x"}, "finish_reason": None, "logprobs": None}
+    assert plain_text({"id": "a", "usage": None, "choices": [choice]}) == "x"
+    assert plain_text({"choices": [{**choice, "finish_reason": "stop"}]}) is None

@@ -48,22 +48,18 @@ class Framer:
         """Return the bytes to send for these events; may be empty."""
         out = []
         for each in events:
-            framed = each.raw if self._needs_nothing(each.chunk) else self._frame(each)
+            framed = each.raw if self._needs_nothing(each) else self._frame(each)
             if framed:
                 out.append(framed)
         return out[0] if len(out) == 1 else b"".join(out)
 
-    def _needs_nothing(self, chunk: dict[str, Any]) -> bool:
+    def _needs_nothing(self, each: Event) -> bool:
         """Tell in one look whether an event in the middle of an answer is as it should be, as nearly every one is."""
-        choices = chunk.get("choices")
-        if self._holds_last or not choices or len(choices) > 1 or chunk.get("object") != "chat.completion.chunk":
+        if each.text is None or self._holds_last or 0 not in self._begun:
             return False
-        if (chunk.get("id"), chunk.get("created"), chunk.get("model")) != self._identity:
-            return False
-        choice = choices[0]
-        delta = choice.get("delta")
-        begun = choice.get("index") in self._begun and "finish_reason" in choice
-        return begun and delta is not None and ("role" not in delta or bool(delta.get("content")))
+        chunk = each.chunk
+        identity = (chunk.get("id"), chunk.get("created"), chunk.get("model"))
+        return identity == self._identity and chunk.get("object") == "chat.completion.chunk"
 
     def _frame(self, each: Event) -> bytes:
         chunk = each.chunk

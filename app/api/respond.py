@@ -210,12 +210,20 @@ class SSEWriter:
     def _tick(self) -> None:
         due = self._last + self._keep_alive_s
         if self._loop.time() >= due and (self._comment is None or self._comment.done()):
-            self._comment = self._loop.create_task(self.write(self._keep_alive))
+            self._comment = self._loop.create_task(self._write_locked(self._keep_alive))
             due = self._loop.time() + self._keep_alive_s
         self._timer = self._loop.call_at(due, self._tick)
 
     async def write(self, data: bytes) -> None:
         """Send bytes of the body, after the headers if they are not out yet."""
+        if not self.started or self._closed or self._lock.locked():
+            await self._write_locked(data)
+            return
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        self._last = self._loop.time()
+
+    async def _write_locked(self, data: bytes) -> None:
+        """Do so when nobody else is about it: a comment and the answer may begin the response at once."""
         async with self._lock:
             if self._closed:
                 return

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from app.backend.shape import plain_text
+
 if TYPE_CHECKING:
     from app.call import Ask, Target
     from app.config import BackendConfig
@@ -12,13 +14,18 @@ if TYPE_CHECKING:
 
 
 class Event:
-    """One event of a stream in OpenAI's shape: the decoded chunk, and the bytes it came as."""
+    """One event of a stream in OpenAI's shape: the decoded chunk, and the bytes it came as.
 
-    __slots__ = ("chunk", "raw")
+    Attributes:
+        text: of the first choice, where that is all that the event brings; else None.
+    """
+
+    __slots__ = ("chunk", "raw", "text")
 
     def __init__(self, raw: bytes, chunk: dict[str, Any]) -> None:
         self.raw = raw
         self.chunk = chunk
+        self.text = plain_text(chunk)
 
 
 @dataclass(frozen=True, slots=True)

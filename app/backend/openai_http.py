@@ -299,14 +299,19 @@ class HttpEventStream:
             chunk = orjson.loads(data)
         except orjson.JSONDecodeError:
             chunk = None
-        if not isinstance(chunk, dict) or not good_chunk(chunk):
+        if not isinstance(chunk, dict):
             self.malformed += 1
             return None
-        if chunk.get("error") or "x_groq" in chunk:
-            self._failure = self._backend.event_error(chunk)
         if b"\n" in data:  # several data lines; in JSON the line ends mean nothing
             data = data.replace(b"\n", b" ")
-        return Event(b"data: " + data + b"\n\n", chunk)
+        event = Event(b"data: " + data + b"\n\n", chunk)
+        if event.text is None:
+            if not good_chunk(chunk):
+                self.malformed += 1
+                return None
+            if chunk.get("error") or "x_groq" in chunk:
+                self._failure = self._backend.event_error(chunk)
+        return event
 
     def finish(self) -> None:
         """Give the connection back once the rest of a whole answer has come."""

@@ -81,7 +81,7 @@ _CHUNKS = st.fixed_dictionaries(
 class _Slow(Framer):
     """Takes the long way with every event."""
 
-    def _needs_nothing(self, chunk: dict[str, Any]) -> bool:  # noqa: ARG002
+    def _needs_nothing(self, each: Event) -> bool:  # noqa: ARG002
         return False
 
 
