@@ -276,7 +276,8 @@ class Walk:
                 try:
                     with Until(min(loop.time() + limit_s, self.deadline(target))):
                         if opened is None:
-                            opened = Opened(hold, await backend.stream(self.ask, target, body, self.trace))
+                            stream = await backend.stream(self.ask, target, body, self.trace)
+                            opened = Opened(hold, stream, self.config(target).limits.idle_s, self.deadline(target))
                         return await self._commit(opened)
                 except TimeoutError as error:
                     if opened is None or not opened.stream.waits or loop.time() >= self.deadline(target):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -44,13 +45,21 @@ class Hold:
 
 @dataclass(slots=True)
 class Opened:
-    """A stream past its commit point: the events so far, and what they say."""
+    """A stream past its commit point: the events so far, and what they say.
+
+    Attributes:
+        idle_s: how long it may stay silent.
+        deadline: of the answer, on the event loop's clock.
+    """
 
     hold: Hold
     stream: EventStream
+    idle_s: float = math.inf
+    deadline: float = math.inf
     script: Transcript = field(default_factory=Transcript)
     held: list[Event] = field(default_factory=list)
     unreadable: int = 0
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop, repr=False)
 
     def taken(self) -> list[Event]:
         """Return the events that were held back until the commit."""
@@ -77,18 +86,16 @@ class Opened:
         """How many events were skipped because they could not be read."""
         return self.stream.malformed + self.unreadable
 
-    async def pull(self, idle_s: float, deadline: float) -> list[Event]:
+    async def pull(self) -> list[Event]:
         """Return the next events; none once the answer is whole.
 
         Raises:
             BackendError: STALLED, CUT, DEADLINE, or what the backend said.
         """
         while not (self.script.finished and (self.stream.whole or self.script.usage_known)):
-            if (
-                asyncio.get_running_loop().time() >= deadline
-            ):  # no timeout strikes while there is always something to read
+            if self._loop.time() >= self.deadline:  # no timeout strikes while there is always something to read
                 raise late()
-            events = await self._arrived(idle_s, deadline)
+            events = await self._arrived()
             if not events and not self.script.finished:
                 raise cut(self.hold.lane.target)
             good = self.read(events)
@@ -96,27 +103,25 @@ class Opened:
                 return good
         return []
 
-    async def _arrived(self, idle_s: float, deadline: float) -> list[Event]:
+    async def _arrived(self) -> list[Event]:
         """Wait for the next events; once the answer has its finish_reason nothing that fails matters any more."""
         finished = self.script.finished
-        loop = asyncio.get_running_loop()
-        limit = min(loop.time() + (_AFTER_FINISH_S if finished else idle_s), deadline)
+        limit = min(self._loop.time() + (_AFTER_FINISH_S if finished else self.idle_s), self.deadline)
         try:
             with Until(limit):
                 return await self.stream.batch()
         except TimeoutError as error:
             if finished:
                 return []
-            raise (late() if loop.time() >= deadline else self._silent(idle_s)) from error
+            raise (late() if self._loop.time() >= self.deadline else self._silent()) from error
         except BackendError:
             if finished:
                 return []
             raise
 
-    def _silent(self, idle_s: float) -> BackendError:
-        return BackendError(
-            Reason.STALLED, f"{self.hold.lane.target} went silent for {idle_s:g} s in mid-stream.", status=504
-        )
+    def _silent(self) -> BackendError:
+        message = f"{self.hold.lane.target} went silent for {self.idle_s:g} s in mid-stream."
+        return BackendError(Reason.STALLED, message, status=504)
 
     def close(self) -> None:
         """Close the connection, and settle what nobody has settled: the caller left."""

@@ -56,11 +56,6 @@ class StreamAnswer:
         """Who answers now."""
         return self._opened.hold.lane.target
 
-    @property
-    def silence_s(self) -> float:
-        """How long this target may stay silent."""
-        return self._walk.config(self.target).limits.idle_s
-
     async def batch(self) -> list[Event]:
         """Return the next events, at least one; none once the answer is whole.
 
@@ -72,7 +67,7 @@ class StreamAnswer:
         if self._done:
             return []
         try:
-            events = await self._opened.pull(self.silence_s, self._walk.deadline(self.target))
+            events = await self._opened.pull()
         except BackendError as error:
             return await self._saved(error) or await self.batch()
         if not events:
@@ -201,7 +196,7 @@ class StreamAnswer:
                     break
                 if any(surplus) or opened.script.finished:
                     return _remainder(rest, *surplus)
-                rest = await opened.pull(self.silence_s, self._walk.deadline(opened.hold.lane.target))
+                rest = await opened.pull()
         except BackendError as error:
             opened.stream.close()
             self._walk.lost(opened.hold, error, opened.script)
