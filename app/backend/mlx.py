@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from app.errors import BackendError, Reason
 from app.trace import Trace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from app.backend.base import Event, EventStream, Whole
     from app.backend.engine_host import EngineHost
     from app.backend.openai_http import HttpEventStream, OpenAIBackend
@@ -42,12 +45,31 @@ class _Place:
         self.outstanding = 0
         self.answered: dict[str, float] = {}
         self.down_until = 0.0
+        self._loads: dict[str, asyncio.Event] = {}
 
     def up(self) -> bool:
         return self.down_until <= _now()
 
     def warm(self, model: str) -> bool:
         return _now() - self.answered.get(model, -_FRESH_S) < _FRESH_S
+
+    async def loaded(self, model: str) -> bool:
+        """Return whether a model is warm, once the load of it that another call may have begun has ended."""
+        if (begun := self._loads.get(model)) is not None:
+            await begun.wait()
+        return self.warm(model)
+
+    @contextlib.contextmanager
+    def loading(self, model: str) -> Iterator[None]:
+        """Let the calls that come meanwhile wait: 32 streams of an engine that died load its model once."""
+        ended = asyncio.Event()
+        first = self._loads.setdefault(model, ended) is ended
+        try:
+            yield
+        finally:
+            ended.set()
+            if first:
+                del self._loads[model]
 
     async def load(self, model: str) -> None:
         """Load a model here; it takes as long as it takes."""
@@ -100,17 +122,18 @@ class MlxBackend:
     async def _prepare(self, model: str) -> None:
         while True:
             place = self._place_for(model)
-            if place.warm(model):
+            if await place.loaded(model):
                 return
-            if self._host is not None:
-                await self._host.ensure()
-            try:
-                await place.load(model)
-            except BackendError as error:
-                if error.reason not in _LOST:
-                    raise
-                if not self._left(place):
-                    raise await self._told(error) from error
+            with place.loading(model):
+                if self._host is not None:
+                    await self._host.ensure()
+                try:
+                    await place.load(model)
+                except BackendError as error:
+                    if error.reason not in _LOST:
+                        raise
+                    if not self._left(place):
+                        raise await self._told(error) from error
 
     async def ask_engines(self, path: str) -> list[dict[str, Any]]:
         """Return what every engine that runs says at a path, ``/health`` or ``/stats``; none is started for it."""

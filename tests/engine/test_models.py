@@ -10,6 +10,7 @@ import pytest
 
 from tests.engine import tiny
 from tests.engine.process import running
+from tests.local import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,14 +22,31 @@ def loads(engine: Engine) -> dict[str, int]:
     return {name: about["loads"] for name, about in engine.get("/stats")["models"].items()}
 
 
+def _said(text: str) -> dict[str, Any]:
+    """Return the response format of an answer that is known beforehand."""
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": {"const": text}}}
+
+
+def _there(engine: Engine) -> int:
+    """Return how many requests an engine has, at work and waiting."""
+    requests = engine.get("/stats")["requests"]
+    return int(requests["running"] + requests["waiting"])
+
+
 def test_with_room_for_one_alternating_requests_are_grouped_and_none_refused(folders: dict[str, Path]) -> None:
-    """16 requests alternating between two models of 15 MB, room for one: two groups, not 16 loads."""
+    """16 requests alternating between two models of 15 MB, room for one: two groups, not 16 loads.
+
+    An answer of a known length goes before them, so that all are there before any of them has its turn.
+    """
     one, other = tiny.make(folders["llama"].parent / "llama-b", replace(tiny.LLAMA, seed=8)), folders["llama"]
     settings = ("--models", f"{one},{other}", "--memory-gb", "0.045", "--patience-s", "30")
     with running(*settings) as engine:
         names = [str(one), str(other)] * 8
-        with ThreadPoolExecutor(16) as pool:
+        with ThreadPoolExecutor(17) as pool:
+            first = pool.submit(engine.chat, one, max_tokens=400, response_format=_said("stone " * 50))
+            wait_until(lambda: _there(engine) == 1)
             answers = list(pool.map(lambda n: engine.chat(n, max_tokens=8, temperature=0), names))
+            assert first.result()["usage"]["completion_tokens"] > 50
         assert all(answer["usage"]["completion_tokens"] > 0 for answer in answers)
         assert sum(loads(engine).values()) <= 4
         memory = engine.get("/stats")["memory"]
