@@ -49,6 +49,8 @@ def load_steps(name: str, folder: Folder) -> Generator[float, None, Loaded]:
         Exception: whatever mlx-lm raises for broken or unknown models; see ``faults.explain``.
     """
     model, config = load_model(folder.path, lazy=True)
+    if folder.wide:
+        model.set_dtype(mx.float32)
     yield 0.0
     tokenizer = load_tokenizer(folder.path, eos_token_ids=config.get("eos_token_id"))  # type: ignore[no-untyped-call]
     yield 0.05

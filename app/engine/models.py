@@ -17,7 +17,6 @@ from app.engine.errors import BusyError, CancelledLoadError, ModelError
 from app.engine.loader import Loader
 from app.engine.model import DOWNLOADING, FAILED, LOADING, NOT_LOADED, READY, TRANSIENT, Model
 from app.engine.room import Resident, make_room
-from app.engine.weights import read_folder
 from app.errors import SluiceError
 
 if TYPE_CHECKING:
@@ -37,14 +36,14 @@ _RETRY_S = 10.0  # seconds for which a failure is repeated instead of tried agai
 class Keeper:
     """Keeps the models."""
 
-    def __init__(self, settings: EngineSettings, thread: MlxThread) -> None:
+    def __init__(self, settings: EngineSettings, thread: MlxThread, *, widen: bool) -> None:
         self._settings, self._thread = settings, thread
         self.budget = settings.memory_bytes or int(runtime.machine_bytes() * _SHARE)
         self.models = {name: Model(name, pinned=name in settings.pin) for name in settings.allowed}
         self._moving: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._loader = Loader(settings, thread, self.budget)
+        self._loader = Loader(settings, thread, self.budget, widen=widen)
         self._last_switch = 0.0
         self.unloads = 0
 
@@ -350,7 +349,7 @@ class Keeper:
     async def _fetching(self, model: Model) -> None:
         try:
             path = await asyncio.to_thread(hub.fetch, model.name, model.progress, offline=self._settings.offline)
-            model.folder = await asyncio.to_thread(read_folder, path)
+            model.folder = await asyncio.to_thread(self._loader.read, path)
             await asyncio.to_thread(self._loader.fetch_draft)
             model.state = NOT_LOADED
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - told to those who wait

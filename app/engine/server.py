@@ -60,7 +60,9 @@ class App:
     async def start(self) -> None:
         """Start the MLX thread and what is to be preloaded."""
         self._thread = MlxThread(asyncio.get_running_loop())
-        self._keeper = Keeper(self._settings, self._thread)
+        # OpenBLAS has no products of 16-bit numbers.
+        widen = self._found["device"] == "cpu" and self._found["blas"] is not None
+        self._keeper = Keeper(self._settings, self._thread, widen=widen)
         self._answers = Answers(self._keeper, self._thread, self._settings)
         self._thread.start()
         self._keeper.start()

@@ -20,6 +20,7 @@ class Folder:
 
     Attributes:
         weight_bytes: bytes of all weights, which is what they take in memory once loaded.
+        wide: whether 16-bit weights are to be loaded as 32-bit ones; ``weight_bytes`` counts them so.
         kv_bytes_per_token: bytes of keys and values per token of context, for 16- or 32-bit caches; 0 if unknown.
         context: the longest prompt and answer together, in tokens.
         embedding: whether the folder is marked as an embedding model.
@@ -29,6 +30,7 @@ class Folder:
 
     path: Path
     weight_bytes: int
+    wide: bool
     kv_bytes_per_token: int
     context: int
     embedding: bool
@@ -36,8 +38,12 @@ class Folder:
     defaults: dict[str, Any]
 
 
-def read_folder(path: Path) -> Folder:
+def read_folder(path: Path, widen_up_to: int = 0) -> Folder:
     """Read a model folder's headers.
+
+    Args:
+        path: the folder.
+        widen_up_to: 16-bit weights are widened where all weights then take at most so many bytes.
 
     Raises:
         FileNotFoundError: ``config.json``, the tokenizer or the weights are missing.
@@ -50,10 +56,15 @@ def read_folder(path: Path) -> Folder:
     if not files:
         raise FileNotFoundError(f"no model*.safetensors in {path}")
     text = config.get("text_config") or config
+    sizes = [_weight_bytes(file) for file in files]
+    size, narrow = sum(all_ for all_, _ in sizes), sum(half for _, half in sizes)
+    quantised = "quantization" in config or "quantization_config" in config  # its 16-bit numbers are scales
+    wide = 0 < narrow <= widen_up_to - size and not quantised
     return Folder(
         path=path,
-        weight_bytes=sum(_weight_bytes(file) for file in files),
-        kv_bytes_per_token=_kv_bytes(text, config),
+        weight_bytes=size + narrow if wide else size,
+        wide=wide,
+        kv_bytes_per_token=_kv_bytes(text, config, wide=wide),
         context=_context(text, path),
         embedding=(path / "modules.json").exists() or (path / "1_Pooling").is_dir(),
         pooling=_pooling(path),
@@ -70,8 +81,11 @@ def _json(path: Path, *, needed: bool = False) -> dict[str, Any]:
     return value
 
 
-def _weight_bytes(file: Path) -> int:
-    """Return the size of a safetensors file's tensors: 8 bytes of header length, the header, then the tensors."""
+def _weight_bytes(file: Path) -> tuple[int, int]:
+    """Return the bytes of a safetensors file's tensors, and of those that have 16 bits a number.
+
+    The file has 8 bytes of header length, the header, then the tensors.
+    """
     size = file.stat().st_size
     with file.open("rb") as source:
         start = source.read(8)
@@ -81,13 +95,15 @@ def _weight_bytes(file: Path) -> int:
         if not 0 < length <= min(size - 8, _HEADER_LIMIT):
             raise ValueError(f"{file} is cut off or no safetensors file")
         header = json.loads(source.read(length))
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    if 8 + length + max(ends, default=0) != size:
-        raise ValueError(f"{file} is cut off: {size} bytes of {8 + length + max(ends, default=0)}")
-    return int(size - 8 - length)
+    header.pop("__metadata__", None)
+    whole = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if whole != size:
+        raise ValueError(f"{file} is cut off: {size} bytes of {whole}")
+    narrow = [entry["data_offsets"] for entry in header.values() if entry["dtype"] in {"BF16", "F16"}]
+    return int(size - 8 - length), sum(last - first for first, last in narrow)
 
 
-def _kv_bytes(text: dict[str, Any], config: dict[str, Any]) -> int:
+def _kv_bytes(text: dict[str, Any], config: dict[str, Any], *, wide: bool) -> int:
     """Return 2 (keys, values) x layers x KV heads x head size x bytes per number."""
     heads = text.get("num_attention_heads") or 0
     layers = text.get("num_hidden_layers") or 0
@@ -95,7 +111,7 @@ def _kv_bytes(text: dict[str, Any], config: dict[str, Any]) -> int:
         return 0
     size = text.get("head_dim") or (text.get("hidden_size") or 0) // heads
     kind = str(text.get("torch_dtype") or text.get("dtype") or config.get("torch_dtype") or "")
-    return int(2 * layers * (text.get("num_key_value_heads") or heads) * size * (4 if kind == "float32" else 2))
+    return int(2 * layers * (text.get("num_key_value_heads") or heads) * size * (4 if wide or kind == "float32" else 2))
 
 
 def _context(text: dict[str, Any], path: Path) -> int:

@@ -11,7 +11,7 @@ from functools import cache
 _GIB = 1 << 30
 _PHI = "mlx/mlx-community/Phi-3.5-mini-instruct-4bit"  # 2.2 GB of weights
 _QWEN_7B = "mlx/mlx-community/Qwen2.5-7B-Instruct-4bit"  # 4.3 GB of weights
-_QWEN_05B = "mlx/Qwen/Qwen2.5-0.5B-Instruct"  # 1 GB of bfloat16 weights
+_QWEN_05B = "mlx/Qwen/Qwen2.5-0.5B-Instruct"  # 1 GB of bfloat16 weights, 2 GB where the engine widens them
 _BOTH_GIB = 15.0
 """With both models resident, caches and everything else on the machine: a 16 GB Mac, as it reports itself."""
 
@@ -21,7 +21,7 @@ def local_models() -> tuple[str, str]:
     """Return the targets for small and for medium asks.
 
     On a Linux CPU a 4-bit model is slower than an unquantised one (8.0 against 23.3 tokens/s measured for the same
-    weights with OpenBLAS), and a 7B hopeless: a small unquantised model serves both.
+    weights with OpenBLAS, which the extra brings), and a 7B hopeless: a small unquantised model serves both.
     """
     return choose(sys.platform, platform.machine(), memory_bytes())
 

@@ -54,6 +54,7 @@ class Recipe:
     seed: int = 7
     pooling: bool = False
     window: int | None = None
+    half: bool = False
 
 
 QWEN = Recipe()
@@ -70,6 +71,7 @@ EMBED = replace(QWEN, pooling=True, seed=11)
 SHORT = replace(QWEN, context=512, seed=3)
 BIG = Recipe(arch="llama", hidden=512, layers=6, vocabulary=800, seed=5)
 SLIDING = Recipe(arch="gemma3_text", window=16, seed=13)
+HALF = replace(LLAMA, half=True)  # the weights of most models on the hub have 16 bits
 RECIPES = {"qwen": QWEN, "llama": LLAMA, "phi": PHI, "think": THINK, "embed": EMBED, "short": SHORT, "big": BIG}
 
 _ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM", "phi3": "Phi3ForCausalLM"}
@@ -163,6 +165,8 @@ def _weights(folder: Path, recipe: Recipe, vocabulary: int, eos: list[int]) -> N
         return mx.random.normal(array.shape, scale=0.08, key=next(keys))  # wide enough for varied answers
 
     model.update(tree_map_with_path(draw, model.parameters()))
+    if recipe.half:
+        model.set_dtype(mx.bfloat16)
     weights = dict(tree_flatten(model.parameters()))
     mx.eval(weights)
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
@@ -186,7 +190,7 @@ def _config(recipe: Recipe, vocabulary: int, eos: list[int]) -> dict[str, Any]:
         "max_position_embeddings": recipe.context,
         "rope_theta": 10000.0,
         "tie_word_embeddings": recipe.arch != "phi3",
-        "torch_dtype": "float32",
+        "torch_dtype": "bfloat16" if recipe.half else "float32",
         "eos_token_id": eos,
         "pad_token_id": 0,
     }
