@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import uvicorn
+from hypothesis import HealthCheck, settings
 
 from app.main import create_app
 from app.settings import Live
+from tests.ledger import ready
 from tests.plain import PLAIN
 from tests.schema import Checked
 from tests.upstream import Upstream
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent / "data")
 """A folder without certificates: every client of HTTPS reads those of all authorities, which takes 50 ms."""
+
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")  # a machine that does much else is slow, which proves nothing
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -87,13 +92,20 @@ async def running(env_file: Path, text: str) -> AsyncIterator[Running]:
     Nothing is kept unless the text says where.
     """
     kept = any(name in text for name in ("DATA_DIR=", "DATABASE_URL="))
+    if "DATABASE_URL=" not in text:
+        ready.fill(text)
     env_file.write_text(text if kept else f"DATABASE_URL=off\n{text}")
     app = create_app(Live(env_file))
     checked = Checked(app)
     server = _Server(
         uvicorn.Config(checked, port=0, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False)
     )
-    async with server.serving() as root, httpx.AsyncClient(verify=PLAIN, base_url=root, timeout=30) as client:
+    # Without a limit: where calls wait for a connection, httpx looks at all of both whenever one of them ends.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+    async with (
+        server.serving() as root,
+        httpx.AsyncClient(verify=PLAIN, base_url=root, timeout=30, limits=limits) as client,
+    ):
         yield Running(f"{root}/v1", client, env_file, app)
         await client.aclose()
         found = checked.violations()

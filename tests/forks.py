@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 _IMPORTS = {
-    "app": ("app.__main__", "app.serve", "app.main", "uvloop", "uvicorn.protocols.http.httptools_impl"),
+    "app": (
+        *("app.__main__", "app.serve", "app.main", "uvloop", "uvicorn.protocols.http.httptools_impl"),
+        *("alembic.command", "sqlalchemy.ext.asyncio", "sqlalchemy.dialects.sqlite.aiosqlite"),
+    ),
     "app.engine": ("tests.engine.imports",),
 }
 """What to import before forking, for each program."""

@@ -13,7 +13,7 @@ from app.ledger.db import Database
 from app.ledger.key_store import KeyStore
 from app.ledger.key_terms import NewKey
 from tests.guard.redis_server import RedisServer
-from tests.ledger.conftest import database_url, postgres  # noqa: F401 - fixtures
+from tests.ledger.conftest import database_url, postgres, tables  # noqa: F401 - fixtures
 from tests.processes import served
 
 if TYPE_CHECKING:

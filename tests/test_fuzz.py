@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import aiohttp
 import orjson
 import pytest
 
@@ -117,25 +117,26 @@ async def fuzz(gateway: Served, bodies: int, seed: int) -> Counter[str]:
     numbers = iter(range(bodies))
     seen: Counter[str] = Counter()
 
-    async def caller() -> None:
+    async def caller(client: aiohttp.ClientSession) -> None:
         for _ in numbers:
             raw = mutate(dice)
             path = dice.choice(["chat/completions"] * 8 + ["route", "embeddings"])
-            answer = await gateway.client.post(f"/v1/{path}", content=raw)
-            seen[verdict(answer, raw)] += 1
+            async with client.post(f"/v1/{path}", data=raw) as answer:
+                seen[verdict(answer.status, await answer.read(), raw)] += 1
 
-    await asyncio.gather(*(caller() for _ in range(16)))
+    async with aiohttp.ClientSession(str(gateway.client.base_url)) as client:  # httpx takes longer than the gateway
+        await asyncio.gather(*(caller(client) for _ in range(16)))
     return seen
 
 
-def verdict(answer: httpx.Response, raw: bytes) -> str:
+def verdict(status: int, told: bytes, raw: bytes) -> str:
     """Return the status of an answer that is as it should be."""
-    if answer.status_code == 200:
+    if status == 200:
         return "200"
-    shaped = answer.json().get("error", {}).keys() == {"message", "type", "param", "code"}
-    if 400 <= answer.status_code < 500 and shaped:
-        return str(answer.status_code)
-    return f"WRONG {answer.status_code} {answer.text[:200]} for {raw[:300]!r}"
+    shaped = orjson.loads(told).get("error", {}).keys() == {"message", "type", "param", "code"}
+    if 400 <= status < 500 and shaped:
+        return str(status)
+    return f"WRONG {status} {told[:200]!r} for {raw[:300]!r}"
 
 
 async def check(up: Upstream, env_file: Path, bodies: int, grown_mb: float) -> None:

@@ -66,12 +66,13 @@ class Runner:
     async def run(self) -> None:
         """Look for work again and again."""
         await self._database_open()
-        lock = await asyncio.to_thread(self._folder.live, self._process)
+        living = asyncio.ensure_future(asyncio.to_thread(self._folder.live, self._process))
         try:
+            await asyncio.shield(living)  # cancelled now, it would leave behind an open file
             await self._look_again_and_again()
         finally:
             await self._leave()
-            lock.close()
+            (await living).close()
             self._folder.forget(self._process)
 
     async def _database_open(self) -> None:
@@ -94,7 +95,8 @@ class Runner:
                     clean_at = time.monotonic() + _CLEAN_S
                     await self._clean(store, FileStore(self._database))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _LOOK_S)
+                async with asyncio.timeout(_LOOK_S):  # wait_for forgets that it is cancelled when both come at once
+                    await self._wake.wait()
 
     async def _take(self, store: BatchStore, shop: Shop) -> None:
         """Take leases while there is room; tenants that have the fewest batches here come first."""

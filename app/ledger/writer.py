@@ -93,7 +93,8 @@ class Ledger:
         while True:
             busy = self._rows or self._spill.waiting or self._orphans
             try:
-                await asyncio.wait_for(self._there.wait(), _AGAIN_S if busy else None)
+                async with asyncio.timeout(_AGAIN_S if busy else None):  # wait_for may forget that it is cancelled
+                    await self._there.wait()
             except TimeoutError:
                 pass
             else:

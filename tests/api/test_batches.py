@@ -93,30 +93,29 @@ async def test_what_is_wrong_with_the_input_is_told(kept: Running, up: Upstream)
     assert up.log == []
 
 
-@pytest.mark.parametrize(
-    ("change", "status", "param"),
-    [
-        ({"endpoint": "/v1/files"}, 400, "endpoint"),
-        ({"endpoint": None}, 400, "endpoint"),
-        ({"completion_window": "1"}, 400, "completion_window"),
-        ({"completion_window": "31d"}, 400, "completion_window"),
-        ({"input_file_id": "file-none"}, 404, "input_file_id"),
-        ({"input_file_id": "other"}, 400, "input_file_id"),
-        ({"metadata": {"a": 1}}, 400, "metadata.a"),
-        ({"metadata": []}, 400, "metadata"),
-        ({"output_expires_after": {"anchor": "created_at", "seconds": 1}}, 400, "output_expires_after.seconds"),
-        ({"output_expires_after": 3}, 400, "output_expires_after.anchor"),
-    ],
+_WRONG: tuple[tuple[dict[str, Any], int, str], ...] = (
+    ({"endpoint": "/v1/files"}, 400, "endpoint"),
+    ({"endpoint": None}, 400, "endpoint"),
+    ({"completion_window": "1"}, 400, "completion_window"),
+    ({"completion_window": "31d"}, 400, "completion_window"),
+    ({"input_file_id": "file-none"}, 404, "input_file_id"),
+    ({"input_file_id": "other"}, 400, "input_file_id"),
+    ({"metadata": {"a": 1}}, 400, "metadata.a"),
+    ({"metadata": []}, 400, "metadata"),
+    ({"output_expires_after": {"anchor": "created_at", "seconds": 1}}, 400, "output_expires_after.seconds"),
+    ({"output_expires_after": 3}, 400, "output_expires_after.anchor"),
 )
-async def test_what_is_wrong_with_a_batch_is_named(
-    kept: Running, change: dict[str, Any], status: int, param: str
-) -> None:
+
+
+async def test_what_is_wrong_with_a_batch_is_named(kept: Running) -> None:
     file = (await upload(kept.client, b"x")).json()["id"]
-    if change.get("input_file_id") == "other":
-        change = {"input_file_id": (await upload(kept.client, b"x", "user_data")).json()["id"]}
-    body = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"} | change
-    answer = await kept.client.post("/v1/batches", json=body)
-    assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
+    other = (await upload(kept.client, b"x", "user_data")).json()["id"]
+    for change, status, param in _WRONG:
+        body = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"} | change
+        if body["input_file_id"] == "other":
+            body["input_file_id"] = other
+        answer = await kept.client.post("/v1/batches", json=body)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), change
 
 
 async def test_cancelling_keeps_what_was_answered(kept: Running, up: Upstream) -> None:

@@ -87,9 +87,9 @@ async def test_writers_that_read_first_do_not_overwrite_each_other(database_addr
     await asyncio.gather(*(each.close() for each in databases))
 
 
-async def test_the_second_start_finds_the_tables(database_address: str) -> None:
+async def test_the_second_start_finds_the_tables(empty_address: str) -> None:
     for _ in range(2):
-        database = Database(database_address)
+        database = Database(empty_address)
         await database.start()
         async with database.connect() as connection:
             assert (await connection.execute(select(func.count()).select_from(attempts))).scalar_one() == 0
@@ -107,7 +107,7 @@ def test_the_newest_revisions_are_those_that_alembic_finds() -> None:
     assert db.newest_revisions() == set(ScriptDirectory.from_config(config).get_heads())
 
 
-async def test_the_migrations_make_what_the_tables_say(database_address: str) -> None:
+async def test_the_migrations_make_what_the_tables_say(empty_address: str) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
 
@@ -116,7 +116,7 @@ async def test_the_migrations_make_what_the_tables_say(database_address: str) ->
     for module in pkgutil.iter_modules(tables.__path__):
         importlib.import_module(f"{tables.__name__}.{module.name}")
     metadata = tables.metadata
-    database = Database(database_address)
+    database = Database(empty_address)
     await database.start()
     async with database.connect() as connection:
         found = await connection.run_sync(

@@ -254,6 +254,7 @@ async def test_a_gateways_calls_are_in_its_ledger(tmp_path: Path, start: Start, 
     (tmp_path / "prices.yaml").write_text("up/large: {input: 1, output: 2}\nup/base: {input: 10, output: 20}\n")
     text = f"DATA_DIR={tmp_path}/d\nMODEL_LARGE=up/large\nBASELINE_MODEL=up/base\nPRICES_FILE={tmp_path}/prices.yaml\n"
     async with start(text, up=up) as sluice:
+        await until(sluice, "ready")
         whole = await sluice.chat("large", headers={"x-sluice-performance": "true"})
         usage = whole.json()["usage"]
         cost = (usage["prompt_tokens"] + 2 * usage["completion_tokens"]) / 1e6
