@@ -48,6 +48,9 @@ async def test_every_row_of_the_table(up: Upstream, start: Start) -> None:
     # A limit well above what a busy machine needs for an answer, so that only what is meant to be slow is too slow.
     async with start(SETTINGS.format(url=up.url) + SHORT.format(limit_s=1.5), up=up) as sluice:
         room = asyncio.Semaphore(16)
+        for backend in ("up", "pre"):  # what is imported by the first call of all is not to count
+            for stream in (False, True):
+                assert (await call(sluice.client, f"{backend}/well", stream=stream)).outcome == "whole"
 
         async def check(row: Row, *, stream: bool, spare: bool) -> list[str]:
             async with room:
