@@ -44,7 +44,7 @@ async def test_fifty_calls_wake_a_suspended_box_once(stub: RunloopStub, start: S
 
 async def test_streamed_tokens_arrive_one_by_one_through_the_openai_client(stub: RunloopStub, start: Start) -> None:
     box = await stub.add(status="suspended")
-    async with start(env(stub, box, chain=f"{TARGET}-pace:40")) as sluice:
+    async with start(env(stub, box, chain=f"{TARGET}-pace:120")) as sluice:
         client = openai.AsyncOpenAI(base_url=sluice.url, api_key="any")
         loop = asyncio.get_running_loop()
         text = "SAY def add(a, b): return a + b"

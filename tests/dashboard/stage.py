@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import httpx
 
+from tests import forks
 from tests.dashboard import past
 from tests.guard.redis_server import free_port
 from tests.plain import PLAIN
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from tests.engine.fakehub import Hub
 
+Process = subprocess.Popen[bytes] | forks.Forked
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "the-admin-key"
 CALLER_KEY = "a-callers-key"
@@ -58,7 +60,7 @@ class Stage:
 
     url: str
     api: httpx.Client
-    gateway: subprocess.Popen[bytes]
+    gateway: Process
     env: Path
     hub: Hub | None
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -125,10 +127,14 @@ def _hub(stack: contextlib.ExitStack, folder: Path) -> Hub:
     return stack.enter_context(fakehub.serving(tiny.make(folder / "tiny", tiny.QWEN)))
 
 
-def _start(stack: contextlib.ExitStack, log: Path, *words: str, **env: str) -> subprocess.Popen[bytes]:
+def _start(stack: contextlib.ExitStack, log: Path, *words: str, **env: str) -> Process:
     sink: IO[bytes] = stack.enter_context(log.open("wb"))
-    command = [sys.executable, "-m", *words]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | env, stdout=sink, stderr=sink)
+    process: Process
+    if words[0] == "app":
+        process = forks.start(*words, env=os.environ | env, stdout=sink, stderr=sink)
+    else:
+        command = [sys.executable, "-m", *words]
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | env, stdout=sink, stderr=sink)
 
     def end() -> None:
         process.terminate()
@@ -162,7 +168,7 @@ def until(true: Any, limit_s: float = _LIMIT_S) -> None:
         time.sleep(0.05)
 
 
-def _answers(url: str, process: subprocess.Popen[bytes]) -> None:
+def _answers(url: str, process: Process) -> None:
     def live() -> bool:
         assert process.poll() is None, "it ended"
         with contextlib.suppress(httpx.TransportError):
