@@ -11,6 +11,7 @@ import math
 import re
 import struct
 from collections import Counter, defaultdict
+from functools import cache
 from itertools import repeat
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -64,6 +65,7 @@ _FIELDS: Final = struct.Struct(f"<{2 * len(_LANGUAGES)}Q")
 """Of each language the units, then of each the number of its words."""
 
 
+@cache
 def _added(languages: tuple[str, ...]) -> int:
     units = [_WORD_UNITS // len(languages) if each in languages else 0 for each in _LANGUAGES]
     return int.from_bytes(_FIELDS.pack(*units, *map(bool, units)), "little")
