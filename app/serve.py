@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 _DRAIN_S = 2.0
 """How long connections that are kept alive may still bring a call after SIGTERM, each answered with ``close``."""
-_MOST_AT_ONCE, _FEW_AT_ONCE = 64, 8
-"""Connections taken in a round of the event loop: by the only worker, and by one of several, for each to get some."""
+_MOST_AT_ONCE, _SHARE = 64, 8
+"""Connections taken in a round of the event loop: by the only worker, and by a busy one of several."""
+_BUSY_S = 0.005
+"""Rounds that take longer are those of a busy worker; any other takes a single one, for the rest to get some."""
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _NO_ROOM_S = 1.0
 """How long no connection is taken after one could not be for lack of files or memory, as asyncio does."""
@@ -52,6 +54,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._arriving: set[asyncio.Task[None]] = set()
+        self._taken_s = 0.0
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -99,7 +102,7 @@ class Server(uvicorn.Server):
         """
         loop = asyncio.get_running_loop()
         try:
-            for connection in islice(_accept(listening), _MOST_AT_ONCE if self.config.workers == 1 else _FEW_AT_ONCE):
+            for connection in islice(_accept(listening), self._most(loop.time())):
                 arriving = loop.create_task(self._connect(connection))
                 self._arriving.add(arriving)
                 arriving.add_done_callback(self._arriving.discard)
@@ -109,6 +112,13 @@ class Server(uvicorn.Server):
             log.warning("no connection can be accepted for now: %s", error)
             loop.remove_reader(listening)
             loop.call_later(_NO_ROOM_S, self._listen_again, listening)
+
+    def _most(self, now_s: float) -> int:
+        """Return how many connections to take in this round."""
+        before_s, self._taken_s = self._taken_s, now_s
+        if self.config.workers == 1:
+            return _MOST_AT_ONCE
+        return _SHARE if now_s - before_s > _BUSY_S else 1
 
     def _listen_again(self, listening: socket) -> None:
         if not self.should_exit:
