@@ -40,6 +40,8 @@ _NO_ROOM_S = 1.0
 """How long no connection is taken after one could not be for lack of files or memory, as asyncio does."""
 _GARBAGE = 20_000
 """Objects made before garbage is looked for; Python's 700 mean several looks a call, and a call leaves hardly any."""
+_SWITCH_S = 0.001
+"""How long the event loop keeps a thread waiting that wants the interpreter, such as the ledger's; Python says 5 ms."""
 
 log = logging.getLogger("sluice")
 
@@ -82,6 +84,7 @@ class Server(uvicorn.Server):
         gc.freeze()
         gc.set_threshold(_GARBAGE, *gc.get_threshold()[1:])
         gc.enable()
+        sys.setswitchinterval(_SWITCH_S)
         if sockets is None or sys.platform == "win32":
             await super().startup(sockets)
             return

@@ -169,7 +169,7 @@ class Ledger:
 
     async def _insert(self, rows: Sequence[Row]) -> bool:
         try:
-            await self._execute(rows)
+            await self._database.write(statements(rows, sqlite=self._database.sqlite))
         except DatabaseUnavailableError as error:
             log.debug("the ledger's rows wait: %s", error)
             return False
@@ -180,11 +180,6 @@ class Ledger:
                 return True
             return all([await self._insert([each]) for each in rows])
         return True
-
-    async def _execute(self, rows: Sequence[Row]) -> None:
-        async with self._database.begin() as connection:
-            for statement, values in statements(rows, sqlite=self._database.sqlite):
-                await connection.exec_driver_sql(statement, values)
 
     # -- the spill file ------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -88,13 +89,11 @@ class Away(Database):
 
     back = False
 
-    @contextlib.asynccontextmanager
-    async def begin(self) -> AsyncIterator[Any]:
+    async def write(self, statements: Iterable[tuple[str, Any]]) -> None:
         if not self.back:
             self.trouble = "it is away"
             raise DatabaseUnavailableError(self.trouble)
-        async with super().begin() as connection:
-            yield connection
+        await super().write(statements)
 
 
 def test_the_rows_have_the_tables_columns() -> None:
@@ -143,6 +142,30 @@ async def test_names_that_callers_write_break_nothing(name: str, kept: Kept) -> 
     (row,) = await kept.rows()
     assert row["target"].startswith("up/")
     assert len(row["task"]) <= 128
+
+
+async def test_a_busy_event_loop_does_not_keep_rows_from_the_database(tmp_path: Path) -> None:
+    """Each way to another thread and back takes rounds of the loop: of rounds of 25 ms a batch has few, not twenty."""
+    kept = Kept(f"sqlite+aiosqlite:///{tmp_path}/x.db", tmp_path)
+    await kept.database.start()
+    ledger, loop, over = kept.ledger(), asyncio.get_running_loop(), False
+
+    def work() -> None:
+        until = time.perf_counter() + 0.025
+        while time.perf_counter() < until:
+            pass
+        if not over:
+            loop.call_soon(work)
+
+    for number in range(150):
+        ledger.observe(record(number))
+    loop.call_soon(work)
+    await ledger.flush()
+    over = True
+    assert ledger.trouble is None
+    assert len(await kept.rows()) == 150
+    await ledger.close()
+    await kept.database.close()
 
 
 async def test_what_the_database_misses_waits_in_a_file_and_is_counted_once(kept: Kept) -> None:
