@@ -76,7 +76,7 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
         follower = _Follower(gateway)
         gateway.reload = follower.reload_all
         with contextlib.suppress(ValueError, NotImplementedError, RuntimeError):  # no main thread, or no such signal
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.reload)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.reload_soon)
         _beside(stack, follower.run)
         yield
 
@@ -298,11 +298,15 @@ class _Follower:
         generation = board.reload_generation()
         if generation != self._generation:
             self._generation = generation
-            self._gateway.library.load()
-            self._gateway.live.reload_soon()  # the file may be written again by now
+            self.reload_soon()
+
+    def reload_soon(self) -> None:
+        """Read configuration and prompts anew once the file rests: it may be written again by the time one is told."""
+        self._gateway.library.load()
+        self._gateway.live.reload_soon()
 
     def reload(self) -> bool:
-        """Read configuration and prompts anew in this process; return whether the configuration is in force."""
+        """Read both at once in this process; return whether the configuration is in force."""
         self._gateway.library.load()
         return self._told(ok=self._gateway.live.reload())
 
