@@ -85,11 +85,8 @@ class Server(uvicorn.Server):
         gc.set_threshold(_GARBAGE, *gc.get_threshold()[1:])
         gc.enable()
         sys.setswitchinterval(_SWITCH_S)
-        if sockets is None or sys.platform == "win32":
-            await super().startup(sockets)
-            return
         await super().startup([])
-        for each in sockets:
+        for each in sockets or []:
             each.setblocking(False)
             each.listen(self.config.backlog)
             self._listen(each)

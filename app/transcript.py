@@ -55,9 +55,7 @@ class Transcript:
 
     def say(self, text: str) -> None:
         """Add a chunk that brings nothing but this text of the first choice."""
-        self.last_ns = time.perf_counter_ns()
-        self.first_ns = self.first_ns or self.last_ns
-        self.contents += 1
+        self._stamp()
         self.choices.add(0)
         self.text.append(text)
 
@@ -88,10 +86,13 @@ class Transcript:
         if reason:
             self.finish[index] = reason
 
-    def _take_content(self, delta: dict[str, Any]) -> None:
+    def _stamp(self) -> None:
         self.last_ns = time.perf_counter_ns()
         self.first_ns = self.first_ns or self.last_ns
         self.contents += 1
+
+    def _take_content(self, delta: dict[str, Any]) -> None:
+        self._stamp()
         content = delta.get("content")
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")
         if isinstance(content, str) and content:

@@ -194,26 +194,31 @@ def _write(engine: Engine, statements: list[tuple[str, Any]]) -> None:
 
 
 def _engine(url: str) -> AsyncEngine:
-    from sqlalchemy import event
     from sqlalchemy.ext.asyncio import create_async_engine
 
     if not url.startswith("sqlite"):
         limits = {"timeout": _CONNECT_S, "command_timeout": _STATEMENT_S}
         return create_async_engine(url, connect_args=limits, pool_pre_ping=True, pool_timeout=_STATEMENT_S)
     engine = create_async_engine(url, connect_args={"timeout": _BUSY_S}, pool_timeout=_STATEMENT_S)
-    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    _listen(engine.sync_engine)
     return engine
 
 
 def _plain_engine(url: str) -> Engine:
-    from sqlalchemy import create_engine, event
+    from sqlalchemy import create_engine
 
     plain = url.replace("+aiosqlite", "", 1)
     engine = create_engine(plain, connect_args={"timeout": _BUSY_S, "check_same_thread": False})
+    _listen(engine)
+    return engine
+
+
+def _listen(engine: Engine) -> None:
+    """Have connections to SQLite prepared, and transactions begin as they should."""
+    from sqlalchemy import event
+
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
-    return engine
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
