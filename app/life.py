@@ -35,8 +35,7 @@ from app.telemetry import logs
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
-    from fastapi import FastAPI
-
+    from app.api.direct import Direct
     from app.gateway import Gateway
     from app.guard.lanes import Lane
     from app.guard.share import Store
@@ -55,9 +54,9 @@ _DATABASE_AGAIN_S = 2.0
 
 
 @contextlib.asynccontextmanager
-async def life(app: FastAPI) -> AsyncIterator[None]:
+async def life(app: Direct) -> AsyncIterator[None]:
     """Be the app's lifespan."""
-    gateway: Gateway = app.state.gateway
+    gateway = app.gateway
     settings = gateway.live.current
     gateway.metrics.config_loaded(ok=True)
     async with contextlib.AsyncExitStack() as stack:
@@ -197,7 +196,7 @@ def _keep(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
     _beside(stack, partial(_opened, database))
 
 
-def _work_off(app: FastAPI, gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
+def _work_off(app: Direct, gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
     """Work on batches in the background."""
     settings = gateway.live.current
     if gateway.database is None or not settings.batch_parallel:

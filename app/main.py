@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from starlette.routing import Route
-
-from app import __version__
-from app.api import errors, openapi, ops
-from app.api.admin import admin
-from app.api.admin_calls import admin_calls
-from app.api.admin_keys import admin_keys
-from app.api.admin_parity import admin_parity
-from app.api.admin_roles import admin_roles
-from app.api.batches import batches
 from app.api.calls import CallEndpoint
 from app.api.completions import Completions
-from app.api.count_tokens import counting
 from app.api.direct import Direct
 from app.api.dress import Dress, Embeddings
-from app.api.edge import Cors, Edge
-from app.api.files import files
 from app.api.messages import Messages
 from app.api.relays import RelayCall, dress_of
 from app.api.responses import Responses
-from app.api.responses_store import stored
-from app.api.savings import money
 from app.endpoints import RELAYS
 from app.gateway import Gateway
 from app.guard.lanes import Lanes
@@ -40,6 +26,10 @@ from app.telemetry import logs
 from app.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fastapi import FastAPI
+
     from app.call import Target
 
 ENV_FILE = "SLUICE_ENV_FILE"
@@ -51,10 +41,6 @@ _ENDPOINTS: dict[str, type[Dress]] = {
     "/messages": Messages,
     "/completions": Completions,
 }
-_EXPOSED = (
-    *("x-request-id", "server-timing", "retry-after", "x-sluice-target", "x-sluice-attempts", "x-sluice-role"),
-    *("x-sluice-cache", "x-sluice-cost-usd", "x-sluice-saved-usd"),
-)
 
 
 def create_app(live: Live | None = None) -> Direct:
@@ -69,7 +55,6 @@ def create_app(live: Live | None = None) -> Direct:
     live = live or Live(Path(os.environ.get(ENV_FILE, ".env")))
     settings = live.current
     logs.setup(settings.log_level, settings.log_format)
-    app = Direct(title="Sluice", version=__version__, lifespan=life, redirect_slashes=False)
     metrics = Metrics(_Labels(live))
     prices = Prices(live)
     gateway = Gateway(
@@ -81,34 +66,21 @@ def create_app(live: Live | None = None) -> Direct:
         library=Library(settings.prompts_dir),
     )
     gateway.hooks += [metrics.observe, metrics.money(prices.is_own).observe, logs.perf]
-    app.state.gateway = gateway
-    for path, dress in _ENDPOINTS.items():
-        _mount(app, path, CallEndpoint(gateway, dress))
-    for name, relay in RELAYS.items():
-        _mount(app, relay.path, CallEndpoint(gateway, dress_of(name), RelayCall))
-    for router in (ops.public, admin, admin_calls, admin_keys, admin_parity, admin_roles):  # health first: it is found
-        app.include_router(router)  # by looking at one router after the other
-    for prefix in ("/v1", ""):
-        for router in (ops.calls, money, stored, counting, files, batches):
-            app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
-    errors.install(app)
-    openapi.install(app)
-    app.add_middleware(
-        Cors,
-        allow_origins=list(settings.cors_origins),
-        allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["*"],
-        expose_headers=_EXPOSED,
-        max_age=86400,
-    )
-    app.add_middleware(Edge, gateway=gateway)
-    app.shorten(gateway)
-    return app
+    endpoints = _endpoints(gateway)
+    return Direct(gateway, life, endpoints, partial(_site, gateway, endpoints, settings.cors_origins))
 
 
-def _mount(app: Direct, path: str, endpoint: CallEndpoint) -> None:
-    """Serve an endpoint with and without ``/v1``."""
-    app.router.routes += [Route(prefix + path, endpoint, methods=["POST"]) for prefix in ("/v1", "")]
+def _endpoints(gateway: Gateway) -> dict[str, CallEndpoint]:
+    """Return the endpoints of calls by their paths, each with and without ``/v1``."""
+    calls = {path: CallEndpoint(gateway, dress) for path, dress in _ENDPOINTS.items()}
+    calls |= {relay.path: CallEndpoint(gateway, dress_of(name), RelayCall) for name, relay in RELAYS.items()}
+    return {prefix + path: each for prefix in ("/v1", "") for path, each in calls.items()}
+
+
+def _site(gateway: Gateway, endpoints: dict[str, CallEndpoint], origins: Iterable[str]) -> FastAPI:
+    from app.api.site import make_site
+
+    return make_site(gateway, endpoints, origins)
 
 
 class _Labels:

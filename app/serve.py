@@ -177,9 +177,9 @@ def _accept(listening: socket) -> Iterator[socket]:
 
 
 def _gateway_of(app: Any) -> Any:
-    while app is not None and not hasattr(app, "state"):
+    while app is not None and not hasattr(app, "gateway"):
         app = getattr(app, "app", None)
-    return getattr(getattr(app, "state", None), "gateway", None)
+    return getattr(app, "gateway", None)
 
 
 class _Worker(Process):

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.settings import mask_url
+from app import __version__
+from app.settings import mask_url, shadowed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from app.settings import Settings
+
+ENV_FILE = Path(".env")
+"""The usual file with the settings, which need not be there."""
+
+
+def at_start(settings: Settings, env_file: Path) -> str:
+    """Return what there is, what of the file with the settings does not count, and where clients find Sluice."""
+    lines = [f"Sluice {__version__}\n", f"{table(settings)}\n"]
+    if env_file != ENV_FILE and not env_file.exists():
+        lines.append(f"note: there is no file {env_file}: the environment and the defaults are all there is")
+    names = shadowed(env_file)
+    lines += [f"note: the environment sets {name}: editing {env_file} does not change it" for name in names]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return "\n".join([*lines, f"base_url for OpenAI clients: http://{host}:{settings.port}/v1\n"])
 
 
 def table(settings: Settings) -> str:

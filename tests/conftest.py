@@ -24,8 +24,7 @@ from tests.schema import Checked
 from tests.upstream import Upstream
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
+    from app.api.direct import Direct
     from app.gateway import Gateway
 
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent / "data")
@@ -79,12 +78,11 @@ class Running:
     url: str
     client: httpx.AsyncClient
     env: Path
-    app: FastAPI
+    app: Direct
 
     @property
     def gateway(self) -> Gateway:
-        gateway: Gateway = self.app.state.gateway
-        return gateway
+        return self.app.gateway
 
     async def chat(self, model: str, text: str = "hello there", **more: Any) -> httpx.Response:
         """Send a chat call; ``headers`` among the rest are the request's."""

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 _IMPORTS = {
     "app": (
-        *("app.__main__", "app.serve", "app.main", "uvloop", "uvicorn.protocols.http.httptools_impl"),
+        *("app.cli.commands", "app.serve", "app.main", "app.api.site"),
+        *("uvloop", "uvicorn.protocols.http.httptools_impl"),
         *("alembic.command", "sqlalchemy.ext.asyncio", "sqlalchemy.dialects.sqlite.aiosqlite"),
     ),
     "app.engine": ("tests.engine.imports",),

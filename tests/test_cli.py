@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
-from app.__main__ import cli, main
+from app.__main__ import main
+from app.cli.commands import cli
 from tests import forks
 from tests.sdk import ROLES
 

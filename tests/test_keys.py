@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
-from app.__main__ import cli
+from app.cli.commands import cli
 from app.settings import ConfigError, load
 from tests.processes import ONE_MODEL
 from tests.serving import program

@@ -86,7 +86,7 @@ async def test_a_bug_in_a_route_is_an_error_with_its_request_id(sluice: Running)
     async def broken() -> None:
         raise LookupError("secret detail")
 
-    sluice.app.add_api_route("/broken", broken)
+    (await sluice.app.site()).add_api_route("/broken", broken)
     answer = await sluice.client.get("/broken")
     assert answer.status_code == 500
     assert answer.json()["error"]["code"] == "internal_error"

@@ -1,54 +1,92 @@
-"""FastAPI, with a shorter way to the endpoints that every call goes through."""
+"""The app: what every call and every probe goes through by one look into a dict, and FastAPI for all the rest."""
 
 from __future__ import annotations
 
-import inspect
-from typing import TYPE_CHECKING, Any
-
-from fastapi import FastAPI
-from starlette.routing import Route
+import asyncio
+import traceback
+from typing import TYPE_CHECKING
 
 from app.api.edge import Edge
+from app.api.probes import probes
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
-    from starlette.types import ASGIApp, Receive, Send
+    from fastapi import FastAPI
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from app.gateway import Gateway
 
 _ORIGIN = b"origin"
 
 
-class Direct(FastAPI):
-    """An app whose raw ASGI endpoints are reached by one look into a dict.
+class Direct:
+    """An app whose raw ASGI endpoints are reached at once.
 
     FastAPI's own layers, a dozen of them, find the route, catch what the endpoints do not raise, limit what they limit
     themselves, and add what only a web page needs: together they cost more than the rest of the edge. A call from a web
     page, of another method or with an unusual path still takes the way through them: the same endpoints at its end.
+
+    FastAPI is half of a start and a quarter of the memory, so it is imported when something is first asked for that
+    only it can answer; that one request waits for it, and nothing else does.
+
+    Attributes:
+        gateway: what all requests share.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._direct: dict[str, ASGIApp] = {}
+    def __init__(
+        self,
+        gateway: Gateway,
+        life: Callable[[Direct], AbstractAsyncContextManager[None]],
+        endpoints: Mapping[str, ASGIApp],
+        make_site: Callable[[], FastAPI],
+    ) -> None:
+        """Take what there is.
 
-    def shorten(self, gateway: Gateway) -> None:
-        """Take note of the raw endpoints; call it when all routes are there."""
-        routes = [route for route in self.router.routes if type(route) is Route and _is_raw(route)]
-        self._direct = {route.path: Edge(route.app, gateway) for route in routes}
+        Args:
+            gateway: what all requests share.
+            life: what runs from the start to the end.
+            endpoints: those of calls, by path.
+            make_site: makes FastAPI's app, in a thread.
+        """
+        self.gateway = gateway
+        self._life = life
+        self._make_site = make_site
+        self._site: asyncio.Task[FastAPI] | None = None
+        self._direct = {
+            "POST": {path: Edge(each, gateway) for path, each in endpoints.items()},
+            "GET": {path: Edge(each, gateway) for path, each in probes(gateway).items()},
+        }
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        direct = self._direct.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the app's life."""
+        if scope["type"] != "http":
+            await self._live(receive, send)
+            return
+        ways = self._direct.get(scope["method"])
+        direct = ways.get(scope["path"]) if ways is not None else None
         if direct is None or scope.get("root_path") or any(name == _ORIGIN for name, _ in scope["headers"]):
-            await super().__call__(scope, receive, send)
+            await (await self.site())(scope, receive, send)
         else:
             await direct(scope, receive, send)
 
+    async def site(self) -> FastAPI:
+        """Return FastAPI's app, which is made when it is first asked for."""
+        if self._site is None:
+            self._site = asyncio.create_task(asyncio.to_thread(self._make_site))
+        return await asyncio.shield(self._site)  # who asked may leave meanwhile
 
-def _is_raw(route: Route) -> bool:
-    """Whether a route's endpoint is an object that speaks ASGI itself, not a function that Starlette wraps."""
-    endpoint = route.endpoint
-    if "POST" not in (route.methods or ()) or route.param_convertors:
-        return False
-    return not inspect.isroutine(endpoint) and not inspect.isclass(endpoint)
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Speak ASGI's lifespan protocol."""
+        stage = "startup"
+        await receive()
+        try:
+            async with self._life(self):
+                await send({"type": "lifespan.startup.complete"})
+                stage = "shutdown"
+                await receive()
+        except BaseException:
+            await send({"type": f"lifespan.{stage}.failed", "message": traceback.format_exc()})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})

@@ -1,4 +1,4 @@
-"""What is the same on every URL, as one pure ASGI layer: request id, path, cross-origin answers, and the way out."""
+"""What is the same on every URL, as one pure ASGI layer: request id, path, and the way out."""
 
 from __future__ import annotations
 
@@ -7,23 +7,18 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from starlette.middleware.cors import CORSMiddleware
-
-from app.api import errors, respond
+from app.api import respond
 from app.api.parse import ClientGoneError
-from app.errors import CallerError, SluiceError
+from app.errors import SluiceError
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from starlette.datastructures import Headers
-    from starlette.responses import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from app.gateway import Gateway
 
 log = logging.getLogger("sluice")
-_OK = 200
 _REQUEST_ID = re.compile(rb"[\w.:-]{1,128}")
 
 
@@ -73,18 +68,6 @@ class _Named:
             if self._gateway.draining:
                 headers.append((b"connection", b"close"))
         await self._send(message)
-
-
-class Cors(CORSMiddleware):
-    """Starlette's cross-origin answers, the refusals in OpenAI's shape."""
-
-    def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer a browser that asks whether it may call."""
-        found = super().preflight_response(request_headers)
-        if found.status_code == _OK:
-            return found
-        told = bytes(found.body).decode()
-        return errors.response(CallerError(f"{told}. See CORS_ORIGINS.", code="cors_refused", fault="policy_denied"))
 
 
 def _request_id(scope: Scope) -> bytes:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from app import __version__
-from app.api import auth, front, models
-from app.api.health import local_models, readiness
+from app.api import auth, front, models, probes
 from app.api.parse import decode, make_ask, read_body
 from app.api.preview import preview
 from app.endpoints import RELAYS, path_of
 from app.gateway import Gateway
-from app.telemetry.metrics import CONTENT_TYPE
-
-_UNREADY = 503
 
 
 def gateway_of(request: Request) -> Gateway:
@@ -83,19 +78,19 @@ async def live() -> dict[str, str]:
 
 
 @public.get("/health/ready")
-async def ready(gateway: Here) -> JSONResponse:
+async def ready(gateway: Here) -> Response:
     """Tell whether calls can be served, and what is wrong where they can not."""
-    body = readiness(gateway, await local_models(gateway))
-    return JSONResponse(body, _UNREADY if body["status"] == "unready" else 200)
+    return _response(await probes.ready(gateway))
 
 
 @public.get("/metrics")
 async def metrics(gateway: Here) -> Response:
     """Return Prometheus metrics, summed over the workers."""
-    backend = gateway.backends.mlx(gateway.live.current.backend_configs["mlx"])
-    if backend is not None:
-        gateway.metrics.engines(await backend.ask_engines("/stats"), gateway.backends.restarts())
-    return Response(await asyncio.to_thread(gateway.metrics.text), media_type=CONTENT_TYPE)
+    return _response(await probes.metrics(gateway))
+
+
+def _response(told: probes.Told) -> Response:
+    return Response(told.body, told.status, media_type=told.kind)
 
 
 @calls.get("/models")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from app.api.dress import Dress, Frames
-from app.api.responses_store import History, store_of
+from app.api.history import History, store_of
 from app.api.told import NamedFrames
 from app.call import Native
 from app.wire.fields import frame

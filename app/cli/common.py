@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from app import status
 from app.settings import ConfigError, Settings, load
 
 EnvFile = Annotated[Path, typer.Option("--env-file", help="The file with the settings.")]
@@ -14,7 +15,7 @@ SubEnvFile = Annotated[Path | None, typer.Option("--env-file", help="The file wi
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Key = Annotated[str | None, typer.Option("--key", envvar="SLUICE_API_KEY", help="API key; default the first API_KEYS.")]
 Url = Annotated[str | None, typer.Option("--url", help="A Sluice elsewhere, http://host:port.")]
-ENV_FILE = Path(".env")
+ENV_FILE = status.ENV_FILE
 
 
 def settings_of(env_file: Path) -> Settings:

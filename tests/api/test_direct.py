@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,28 @@ async def test_what_is_unusual_takes_the_long_way(sluice: Running) -> None:
     assert (await sluice.client.options("/v1/chat/completions", headers=preflight)).status_code == 200
     own_id = await sluice.client.post("/v1/chat/completions", json=_HELLO, headers={"x-request-id": "mine-1"})
     assert own_id.headers["x-request-id"] == "mine-1"
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
+async def test_probes_answer_alike_on_both_ways(sluice: Running, path: str) -> None:
+    short = await sluice.client.get(path)
+    long = await sluice.client.get(path, headers=_WEB_PAGE)
+    assert (short.status_code, long.headers["access-control-allow-origin"]) == (200, "*")
+    assert short.headers["content-type"] == long.headers["content-type"]
+    assert short.content == long.content
+    assert len(short.headers.get_list("x-request-id")) == 1
+
+
+async def test_many_that_are_first_to_ask_for_the_rest_get_it(sluice: Running) -> None:
+    answers = await asyncio.gather(*(sluice.client.get("/v1/models") for _ in range(8)), sluice.chat("up/m"))
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_who_leaves_before_the_rest_is_there_takes_it_from_nobody(sluice: Running) -> None:
+    leaving = asyncio.create_task(sluice.app.site())
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert (await sluice.client.get("/v1/models")).status_code == 200
 
 
 def _headers(response: httpx.Response) -> dict[str, str]:

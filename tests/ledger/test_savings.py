@@ -16,8 +16,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
-from app.__main__ import cli
 from app.call import Plan, Purpose, Target
+from app.cli.commands import cli
 from app.cli.savings import _table
 from app.ledger.bill import make_bill
 from app.ledger.db import Database, address

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
-from app.__main__ import cli
 from app.call import Target
+from app.cli.commands import cli
 from app.ledger import parity
 from app.ledger.db import Database, address
 from app.parity.keeper import Keeper
