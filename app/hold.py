@@ -72,10 +72,7 @@ class Opened:
 
     def _readable(self, event: Event) -> bool:
         try:
-            if event.text is not None:
-                self.script.say(event.text)
-            else:
-                self.script.take(event.chunk)
+            self.script.hear(event)
         except (AttributeError, TypeError, ValueError):
             self.unreadable += 1
             return False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from app.backend.base import Event, Whole
+from app.backend.base import Event, Whole, apart
 from app.call import Target
 from app.dispatch import Answer
 from app.errors import BackendError, Reason
@@ -116,7 +116,7 @@ class Recall:
         if any(type(each) is not Event for each in events):
             return  # on the caller's own wire
         if self._good(trace) and whole(source.said.finish.values()):
-            chunks = orjson.dumps([each.chunk for each in events])
+            chunks = orjson.dumps([each.chunk for each in apart(events)])
             self.gateway.cache.keep(self.key, b"%b\n%b" % (str(source.target).encode(), chunks))
 
     def _good(self, trace: Trace) -> bool:

@@ -34,7 +34,7 @@ class Replay:
         """Return all events at once, then none."""
         events, self._events = self._events, []
         for each in events:
-            self.said.take(each.chunk)
+            self.said.hear(each)
         return events
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from app.backend.base import Event
+from app.backend.base import Event, apart
 from app.backend.engine_host import ENGINE_LOST
 from app.errors import BackendError, Reason
 from app.route import known
@@ -267,7 +267,7 @@ def _beyond(old: str, new: str) -> str | None:
 
 def _remainder(events: list[Event], reasoning: str, text: str) -> list[Event]:
     """Return what of the newest events lies beyond what was said: the surplus first, then what brings no text."""
-    rest = [kept for event in events if (kept := _without_text(event)) is not None]
+    rest = [kept for event in apart(events) if (kept := _without_text(event)) is not None]
     surplus = [("reasoning_content", reasoning), ("content", text)]
     return [*(_delta_event(events[-1].chunk, name, value) for name, value in surplus if value), *rest]
 

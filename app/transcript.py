@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Protocol
 
 from app.trace import Usage
 from app.usage import read_usage
@@ -11,6 +11,16 @@ from app.usage import read_usage
 _INEXACT = ("refusal", "tool_calls", "function_call", "audio", "thinking_blocks", "native")
 """Content that cannot be told again exactly: another answer has other ids."""
 _CONTENT = ("content", "reasoning_content", "reasoning", *_INEXACT)
+
+
+class Heard(Protocol):
+    """What a transcript looks at in an event; app/backend/base.py has the event."""
+
+    texts: list[str]
+
+    @property
+    def chunk(self) -> dict[str, Any]:
+        """The decoded event."""
 
 
 class Transcript:
@@ -53,11 +63,18 @@ class Transcript:
         """Whether there is content, or a whole answer without any."""
         return self.contents > 0 or self.finished
 
-    def say(self, text: str) -> None:
-        """Add a chunk that brings nothing but this text of the first choice."""
-        self._stamp()
+    def hear(self, event: Heard) -> None:
+        """Add one event of a stream, which may be several that bring nothing but text of the first choice.
+
+        Raises:
+            AttributeError, TypeError: a part of it is not of the type that it should be.
+        """
+        if not event.texts:
+            self.take(event.chunk)
+            return
+        self._stamp(len(event.texts))
         self.choices.add(0)
-        self.text.append(text)
+        self.text += event.texts
 
     def take(self, chunk: dict[str, Any]) -> None:
         """Add one chunk.
@@ -86,10 +103,10 @@ class Transcript:
         if reason:
             self.finish[index] = reason
 
-    def _stamp(self) -> None:
+    def _stamp(self, contents: int = 1) -> None:
         self.last_ns = time.perf_counter_ns()
         self.first_ns = self.first_ns or self.last_ns
-        self.contents += 1
+        self.contents += contents
 
     def _take_content(self, delta: dict[str, Any]) -> None:
         self._stamp()

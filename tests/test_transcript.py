@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.backend.base import Event
 from app.backend.shape import good_chunk, plain_text
 from app.trace import Usage
 from app.transcript import Transcript
@@ -91,7 +92,7 @@ def test_an_event_with_nothing_but_text_is_good_and_says_just_that(chunk: dict[s
     if text is not None:
         assert good_chunk(chunk)
         said, taken = Transcript(), Transcript()
-        said.say(text)
+        said.hear(Event(b"", chunk))
         taken.take(chunk)
         assert _state(said) == _state(taken)
 

@@ -10,7 +10,7 @@ import orjson
 
 from app.api.dress import Dress, Frames
 from app.api.frames import DONE, event
-from app.backend.base import Whole
+from app.backend.base import Whole, apart
 from app.call import Native
 from app.dispatch import Answer
 from app.errors import SluiceError
@@ -120,7 +120,7 @@ class _Frames:
         self._usage: dict[str, Any] | None = None
 
     def frames(self, events: Iterable[Event]) -> bytes:
-        return b"".join(self._frame(each.chunk) for each in events)
+        return b"".join(self._frame(each.chunk) for each in apart(events))
 
     def _frame(self, chunk: dict[str, Any]) -> bytes:
         self._usage = chunk.get("usage") or self._usage

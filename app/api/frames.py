@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from app.backend.base import apart
 from app.wire.usage import usage_object
 
 if TYPE_CHECKING:
@@ -40,26 +41,30 @@ class Framer:
         self._wants_usage = wants_usage
         self._holds_last = holds_last
         self._identity: tuple[Any, Any, Any] | None = None
+        self._good: dict[str, Any] | None = None
         self._begun: set[int] = set()
         self._usage_seen = False
         self._back: dict[str, Any] | None = None
 
     def frames(self, events: Iterable[Event]) -> bytes:
         """Return the bytes to send for these events; may be empty."""
-        out = []
-        for each in events:
-            framed = each.raw if self._needs_nothing(each) else self._frame(each)
-            if framed:
-                out.append(framed)
+        out = [each.raw if self._needs_nothing(each) else self._framed(each) for each in events]
         return out[0] if len(out) == 1 else b"".join(out)
+
+    def _framed(self, each: Event) -> bytes:
+        return b"".join(map(self._frame, apart((each,))))
 
     def _needs_nothing(self, each: Event) -> bool:
         """Tell in one look whether an event in the middle of an answer is as it should be, as nearly every one is."""
-        if each.text is None or self._holds_last or 0 not in self._begun:
+        if not each.texts or self._holds_last or 0 not in self._begun:
             return False
-        chunk = each.chunk
-        identity = (chunk.get("id"), chunk.get("created"), chunk.get("model"))
-        return identity == self._identity and chunk.get("object") == "chat.completion.chunk"
+        chunk = each.like
+        if chunk is not self._good:
+            identity = (chunk.get("id"), chunk.get("created"), chunk.get("model"))
+            if identity != self._identity or chunk.get("object") != "chat.completion.chunk":
+                return False
+            self._good = chunk
+        return True
 
     def _frame(self, each: Event) -> bytes:
         chunk = each.chunk

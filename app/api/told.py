@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from app.backend.base import apart
 from app.backend.native import NativeEvent
 from app.wire.fields import frame
 from app.wire.usage import usage_object
@@ -25,7 +26,7 @@ class NamedFrames:
 
     def frames(self, events: Iterable[Event]) -> bytes:
         """Return the bytes to send for these events; may be empty."""
-        return b"".join(frame(told) for each in events for told in self._told(each))
+        return b"".join(frame(told) for each in apart(events) for told in self._told(each))
 
     def _told(self, event: Event) -> Iterable[dict[str, Any]]:
         return self._events.relay(event.told) if isinstance(event, NativeEvent) else self._events.take(event.chunk)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from app.backend.shape import plain_text
+from app.backend.shape import plain_text, with_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from app.call import Ask, Target
     from app.config import BackendConfig
     from app.trace import Trace
@@ -16,16 +18,37 @@ if TYPE_CHECKING:
 class Event:
     """One event of a stream in OpenAI's shape: the decoded chunk, and the bytes it came as.
 
+    Events that arrived together and differ in nothing but their text may be one: ``raw`` then has all of them.
+
     Attributes:
-        text: of the first choice, where that is all that the event brings; else None.
+        texts: of the first choice, one for each event, where that is all that they bring; else empty.
+        like: a chunk that is the same but for its text; where ``texts`` is empty, the chunk itself.
     """
 
-    __slots__ = ("chunk", "raw", "text")
+    __slots__ = ("like", "raw", "texts")
 
-    def __init__(self, raw: bytes, chunk: dict[str, Any]) -> None:
+    def __init__(self, raw: bytes, like: dict[str, Any], texts: list[str] | None = None) -> None:
         self.raw = raw
-        self.chunk = chunk
-        self.text = plain_text(chunk)
+        self.like = like
+        if texts is None:
+            text = plain_text(like)
+            texts = [] if text is None else [text]
+        self.texts = texts
+
+    @property
+    def chunk(self) -> dict[str, Any]:
+        """Return the chunk, the first where there are several; see :func:`apart`."""
+        return with_text(self.like, self.texts[0]) if self.texts else self.like
+
+
+def apart(events: Iterable[Event]) -> Iterator[Event]:
+    """Yield events one by one, for whoever looks into each chunk."""
+    for event in events:
+        if len(event.texts) <= 1:
+            yield event
+            continue
+        for raw, text in zip(event.raw[:-2].split(b"\n\n"), event.texts, strict=True):
+            yield Event(raw + b"\n\n", event.like, [text])
 
 
 @dataclass(frozen=True, slots=True)

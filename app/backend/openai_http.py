@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -13,6 +14,7 @@ from app.backend import wire_errors
 from app.backend.base import Event, Whole
 from app.backend.catalog import adapt, encoded, has_wire, passed_on
 from app.backend.http import endpoint_url
+from app.backend.mould import Mould
 from app.backend.native import COUNT_PATH, COUNTED, WIRES, NativeEvent, Spoken, spoken
 from app.backend.shape import good_answer, good_chunk
 from app.backend.sse import SSEDecoder
@@ -22,7 +24,7 @@ from app.patience import Until
 from app.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from app.backend.http import Client, Reply
     from app.call import Ask, Native, Target
@@ -248,6 +250,7 @@ class HttpEventStream:
         self._left_bytes = max_bytes
         self._backend = backend
         self._decoder = SSEDecoder()
+        self._mould = Mould()
         self._failure: BackendError | None = None
         self._ended = False
         self.whole = False
@@ -281,6 +284,20 @@ class HttpEventStream:
         return self._events(self._decoder.feed(data) if data else self._decoder.flush())
 
     def _events(self, payloads: list[bytes]) -> list[Event]:
+        """Return the events of what arrived; those that differ in their text alone are made one."""
+        events: list[Event] = []
+        for fits, group in groupby(payloads, self._mould.fits):
+            # What does not fit may teach what does, so that its end is only known once it is parsed.
+            events += self._as_one(list(group)) if fits else self._parsed(group)  # noqa: B031 - one of the two uses it
+            if self._ended or self._failure is not None:
+                break
+        return events
+
+    def _as_one(self, payloads: list[bytes]) -> list[Event]:
+        one = self._mould.event(payloads)
+        return self._parsed(payloads) if one is None else [one]
+
+    def _parsed(self, payloads: Iterable[bytes]) -> list[Event]:
         events: list[Event] = []
         for data in payloads:
             if data == b"[DONE]":
@@ -305,7 +322,9 @@ class HttpEventStream:
         if b"\n" in data:  # several data lines; in JSON the line ends mean nothing
             data = data.replace(b"\n", b" ")
         event = Event(b"data: " + data + b"\n\n", chunk)
-        if event.text is None:
+        if event.texts:
+            self._mould.learn(data, event)
+        else:
             if not good_chunk(chunk):
                 self.malformed += 1
                 return None

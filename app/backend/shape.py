@@ -45,6 +45,12 @@ def plain_text(chunk: dict[str, Any]) -> str | None:
     return text if type(text) is str and text else None
 
 
+def with_text(chunk: dict[str, Any], text: str) -> dict[str, Any]:
+    """Return an event that brings nothing but text with another text."""
+    (choice,) = chunk["choices"]
+    return {**chunk, "choices": [{**choice, "delta": {**choice["delta"], "content": text}}]}
+
+
 def _good_choice(choice: Any, said: str) -> bool:
     if not isinstance(choice, dict):
         return False

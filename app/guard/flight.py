@@ -296,7 +296,7 @@ class Listener(Generic[S]):
             self.said = self._source.said  # a rescue has another
         else:
             for each in events:
-                self.said.take(each.chunk)
+                self.said.hear(each)
         return events
 
     def close(self) -> None:

@@ -128,6 +128,7 @@ async def test_one_whose_deadline_passes_leaves_the_others_alone() -> None:
 class _Piece:
     def __init__(self, text: str) -> None:
         self.raw = text.encode()
+        self.texts = [text]
         self.chunk = {"choices": [{"index": 0, "delta": {"content": text}}]}
 
 
