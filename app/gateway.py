@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,6 @@ from app.ledger.keys import Keys
 from app.prompts.library import Library
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from app.backend.registry import Backends
@@ -51,6 +51,7 @@ class Gateway:
         library: the prompt files: tasks and pipelines.
         responses: stored responses, once one was asked for.
         wake_batches: says that there is a batch to work on.
+        serving: set once calls can come: what a start need not wait for waits for it.
         draining: set once no new call is to come; answers then close their connections.
         inflight: calls under way.
     """
@@ -77,5 +78,6 @@ class Gateway:
     library: Library = field(default_factory=Library)
     responses: ResponseStore | None = None
     wake_batches: Callable[[], None] = lambda: None
+    serving: asyncio.Event = field(default_factory=asyncio.Event)
     draining: bool = False
     inflight: int = 0

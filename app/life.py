@@ -193,7 +193,7 @@ def _keep(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
     gateway.dependencies["ledger"] = lambda: _state(ledger.trouble)
     _beside(stack, ledger.run)
     gateway.dependencies["database"] = lambda: _state(database.trouble, starting=database.opening)
-    _beside(stack, partial(_opened, database))
+    _beside(stack, partial(_opened, database, gateway.serving))
 
 
 def _work_off(app: Direct, gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
@@ -217,8 +217,9 @@ def _compare(gateway: Gateway, stack: contextlib.AsyncExitStack) -> None:
         _beside(stack, each.run)
 
 
-async def _opened(database: Database) -> None:
-    """Open the database, however long it takes until it can be."""
+async def _opened(database: Database, serving: asyncio.Event) -> None:
+    """Open the database, however long it takes until it can be; what has to be imported for it delays no start."""
+    await serving.wait()
     told = ""
     while True:
         try:

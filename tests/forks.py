@@ -34,7 +34,12 @@ _IMPORTS = {
     "app": (
         *("app.cli.commands", "app.serve", "app.main", "app.api.site"),
         *("uvloop", "uvicorn.protocols.http.httptools_impl"),
-        *("alembic.command", "sqlalchemy.ext.asyncio", "sqlalchemy.dialects.sqlite.aiosqlite"),
+        *(
+            "alembic.command",
+            "app.ledger.connection",
+            "app.ledger.tables.create",
+            "sqlalchemy.dialects.sqlite.aiosqlite",
+        ),
     ),
     "app.engine": ("tests.engine.imports",),
 }

@@ -85,6 +85,7 @@ class Direct:
             async with self._life(self):
                 await send({"type": "lifespan.startup.complete"})
                 stage = "shutdown"
+                self.gateway.serving.set()
                 await receive()
         except BaseException:
             await send({"type": f"lifespan.{stage}.failed", "message": traceback.format_exc()})

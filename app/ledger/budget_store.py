@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, Float, case, cast, delete, func, insert, select, true, type_coerce, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from app.ledger.periods import periods
 from app.ledger.spend import Grant
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from sqlalchemy import ColumnElement, Table
-    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from app.call import KeyTerms
+    from app.ledger.connection import Connection
     from app.ledger.db import Database
     from app.ledger.spend import Spend
 
@@ -64,7 +63,7 @@ class BudgetStore:
             await self._lease(connection, key.id, held + granted)
         return Grant(granted, left, of_month=month is not None and month <= held)
 
-    async def _rests(self, connection: AsyncConnection, key: KeyTerms) -> tuple[Decimal | None, Decimal | None]:
+    async def _rests(self, connection: Connection, key: KeyTerms) -> tuple[Decimal | None, Decimal | None]:
         """Return what of the day's and the month's budget was neither spent nor leased by others.
 
         Read in one statement, so that it is of one moment.
@@ -81,7 +80,7 @@ class BudgetStore:
             None if key.month_usd is None else key.month_usd - month_spent - lent,
         )
 
-    async def _lease(self, connection: AsyncConnection, key_id: str, amount: Decimal) -> None:
+    async def _lease(self, connection: Connection, key_id: str, amount: Decimal) -> None:
         mine = (key_leases.c.key_id == key_id) & (key_leases.c.holder == self._holder)
         if amount <= 0:
             await connection.execute(delete(key_leases).where(mine))
@@ -104,7 +103,7 @@ class BudgetStore:
             gone = key_leases.c.until_ms < self._now_ms() - int(LEASE_S * 1000)
             await connection.execute(delete(key_leases).where(gone))
 
-    async def count(self, connection: AsyncConnection, spends: Iterable[Spend]) -> None:
+    async def count(self, connection: Connection, spends: Iterable[Spend]) -> None:
         """Add to what was spent, and take it off this worker's leases, as part of a transaction."""
         totals: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
         off: dict[str, Decimal] = defaultdict(Decimal)
@@ -112,7 +111,7 @@ class BudgetStore:
             off[each.key_id] += each.usd
             for period in periods(each.at):
                 totals[each.key_id, period] += each.usd
-        put = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        put = _insert(connection.dialect.name)
         for (key_id, period), usd in sorted(totals.items()):
             added = put(key_spending).values(key_id=key_id, period=period, spent_usd=usd)
             more = {"spent_usd": key_spending.c.spent_usd + added.excluded.spent_usd}
@@ -143,6 +142,15 @@ class BudgetStore:
 
     def _now_ms(self) -> int:
         return int(self._wall() * 1000)
+
+
+def _insert(dialect: str) -> Any:
+    """Return the database's own INSERT, which knows what to do on a conflict; the other's need not be imported."""
+    if dialect == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as found
+    else:
+        from sqlalchemy.dialects.sqlite import insert as found  # type: ignore[assignment]
+    return found
 
 
 def _spent(key_id: str, period: str) -> ColumnElement[int]:

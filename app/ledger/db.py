@@ -16,13 +16,14 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
-    from sqlalchemy import Connection, Engine
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy import Connection as Plain
+    from sqlalchemy import Engine
+
+    from app.ledger.connection import Connection
 
 OFF = "off"
 """The DATABASE_URL that keeps nothing."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_WRITES = "sluice_writes"
 _BUSY_S = 5.0
 """How long SQLite waits for another worker's transaction; those of Sluice take milliseconds."""
 _CONNECT_S = 5.0
@@ -49,7 +50,7 @@ class Database:
         self.url = url
         self.trouble: str | None = "it is being opened"
         self.opening = True
-        self._engine: AsyncEngine | None = None
+        self._engine: Engine | None = None
         self._plain: Engine | None = None
 
     @property
@@ -58,8 +59,8 @@ class Database:
         return self.url.startswith("sqlite")
 
     @property
-    def engine(self) -> AsyncEngine:
-        """The engine.
+    def engine(self) -> Engine:
+        """The engine, whose driver is an asynchronous one.
 
         Raises:
             DatabaseUnavailableError: it is not open yet.
@@ -83,7 +84,7 @@ class Database:
             self.opening = False
 
     @contextlib.asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncConnection]:
+    async def begin(self) -> AsyncIterator[Connection]:
         """Give a connection in a transaction that writes: committed at the end, rolled back on an exception.
 
         On SQLite no other writer comes in between, from its begin on. On PostgreSQL lock the rows that you read.
@@ -92,10 +93,11 @@ class Database:
             DatabaseUnavailableError: the database is down or cannot write. Mistakes in a statement raise SQLAlchemy's.
         """
         with self._judged():
-            async with self.engine.connect() as plain:
-                connection = await plain.execution_options(**{_WRITES: True})
-                async with connection.begin():
-                    yield connection
+            engine = self.engine
+            from app.ledger.connection import begun  # brings SQLAlchemy, which is there by now
+
+            async with begun(engine) as connection:
+                yield connection
 
     async def write(self, statements: Iterable[tuple[str, Any]]) -> None:
         """Run statements, each with its parameters, in one transaction.
@@ -115,14 +117,17 @@ class Database:
                 await connection.exec_driver_sql(statement, values)
 
     @contextlib.asynccontextmanager
-    async def connect(self) -> AsyncIterator[AsyncConnection]:
+    async def connect(self) -> AsyncIterator[Connection]:
         """Give a connection that reads.
 
         Raises:
             DatabaseUnavailableError: the database is down.
         """
         with self._judged():
-            async with self.engine.connect() as connection:
+            engine = self.engine
+            from app.ledger.connection import connected
+
+            async with connected(engine) as connection:
                 yield connection
 
     async def close(self) -> None:
@@ -133,7 +138,9 @@ class Database:
         if plain is not None:
             await asyncio.to_thread(plain.dispose)
         if engine is not None:
-            await engine.dispose()
+            from app.ledger.connection import dispose
+
+            await dispose(engine)
 
     @contextlib.contextmanager
     def _judged(self, *, opening: bool = False) -> Iterator[None]:
@@ -173,7 +180,7 @@ def address(url: str, data_dir: str) -> str | None:
     return urlunsplit(parts._replace(scheme="postgresql+asyncpg", query=query))
 
 
-def _opened(url: str) -> tuple[AsyncEngine, Engine | None]:
+def _opened(url: str) -> tuple[Engine, Engine | None]:
     """Migrate, then make the engine, and on SQLite a plain one beside it.
 
     Runs in a thread, with an event loop of its own for the migrations.
@@ -186,21 +193,23 @@ def _opened(url: str) -> tuple[AsyncEngine, Engine | None]:
 
 
 def _write(engine: Engine, statements: list[tuple[str, Any]]) -> None:
+    from app.ledger.connection import WRITES
+
     with engine.connect() as plain:
-        connection = plain.execution_options(**{_WRITES: True})
+        connection = plain.execution_options(**{WRITES: True})
         with connection.begin():
             for statement, values in statements:
                 connection.exec_driver_sql(statement, values)
 
 
-def _engine(url: str) -> AsyncEngine:
-    from sqlalchemy.ext.asyncio import create_async_engine
+def _engine(url: str) -> Engine:
+    from sqlalchemy import create_engine
 
     if not url.startswith("sqlite"):
         limits = {"timeout": _CONNECT_S, "command_timeout": _STATEMENT_S}
-        return create_async_engine(url, connect_args=limits, pool_pre_ping=True, pool_timeout=_STATEMENT_S)
-    engine = create_async_engine(url, connect_args={"timeout": _BUSY_S}, pool_timeout=_STATEMENT_S)
-    _listen(engine.sync_engine)
+        return create_engine(url, connect_args=limits, pool_pre_ping=True, pool_timeout=_STATEMENT_S)
+    engine = create_engine(url, connect_args={"timeout": _BUSY_S}, pool_timeout=_STATEMENT_S)
+    _listen(engine)
     return engine
 
 
@@ -230,32 +239,39 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
-def _begin_sqlite(connection: Connection) -> None:
+def _begin_sqlite(connection: Plain) -> None:
     """Take the write lock at once: a reader that turns writer would fail where another was faster."""
-    writes = connection.get_execution_options().get(_WRITES)
+    from app.ledger.connection import WRITES
+
+    writes = connection.get_execution_options().get(WRITES)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 async def _migrate(url: str) -> None:
     """Bring the tables up to date, one process at a time."""
+    from app.ledger.connection import begun, dispose
+
     engine = _engine(url)
     try:
-        async with engine.connect() as plain:
-            connection = await plain.execution_options(**{_WRITES: True})  # on SQLite that is the lock
-            async with connection.begin():
-                if not url.startswith("sqlite"):
-                    await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_PG_LOCK})")
-                await connection.run_sync(_upgrade)
+        async with begun(engine) as connection:  # on SQLite that is the lock
+            if not url.startswith("sqlite"):
+                await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_PG_LOCK})")
+            await connection.run_sync(_upgrade)
     finally:
-        await engine.dispose()
+        await dispose(engine)
 
 
-def _upgrade(connection: Connection) -> None:
-    """Run the migrations that are missing; Alembic, 10 MB and a quarter of a second, is imported only for them."""
+def _upgrade(connection: Plain) -> None:
+    """Create the tables, or run the migrations that are missing: only for these Alembic, 10 MB, is imported."""
     from sqlalchemy import inspect, text
 
-    known = inspect(connection).has_table("alembic_version")
-    if known and set(connection.scalars(text("SELECT version_num FROM alembic_version"))) == newest_revisions():
+    from app.ledger.tables.create import VERSIONS, create
+
+    newest = newest_revisions()
+    if not inspect(connection).has_table(VERSIONS):
+        create(connection, newest)
+        return
+    if set(connection.scalars(text(f"SELECT version_num FROM {VERSIONS}"))) == newest:  # noqa: S608 - ours
         return
     from alembic import command
     from alembic.config import Config

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Row
-    from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from app.ledger.connection import Connection
     from app.ledger.db import Database
     from app.ledger.key_terms import NewKey
 
@@ -179,7 +179,7 @@ class KeyStore:
         return int(self._wall() * 1000)
 
 
-async def _tick(connection: AsyncConnection) -> int:
+async def _tick(connection: Connection) -> int:
     """Count one change; others that change keys wait until this transaction ends."""
     ticked = update(key_clock).values(version=key_clock.c.version + 1).returning(key_clock.c.version)
     return int((await connection.execute(ticked)).scalar_one())

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sqlalchemy import Row, Table
-    from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from app.ledger.connection import Connection
     from app.ledger.db import Database
     from app.route.parity import Sample
 
@@ -168,7 +168,7 @@ async def spent(database: Database, day: str) -> Decimal:
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
-async def _armed(connection: AsyncConnection, trial: Trial, now_ms: int) -> Row[Any]:
+async def _armed(connection: Connection, trial: Trial, now_ms: int) -> Row[Any]:
     """Return the test's row, locked; where there is none, begin it."""
     key = trial.key
     wanted = select(parity_tests).where(parity_tests.c.key == key, parity_tests.c.armed).with_for_update()
@@ -267,7 +267,7 @@ def _standing(
     )
 
 
-async def _counts(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, dict[int, int]]:
+async def _counts(connection: Connection, ids: Iterable[str]) -> dict[str, dict[int, int]]:
     columns = (shadow_samples.c.test_id, shadow_samples.c.difference)
     wanted = select(*columns, func.count()).where(
         shadow_samples.c.test_id.in_(list(ids)), shadow_samples.c.difference.is_not(None)
@@ -278,7 +278,7 @@ async def _counts(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, 
     return found
 
 
-async def _unscored(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, int]:
+async def _unscored(connection: Connection, ids: Iterable[str]) -> dict[str, int]:
     wanted = select(shadow_samples.c.test_id, func.count().label("number")).where(
         shadow_samples.c.test_id.in_(list(ids)), shadow_samples.c.difference.is_(None)
     )
@@ -286,7 +286,7 @@ async def _unscored(connection: AsyncConnection, ids: Iterable[str]) -> dict[str
     return {row.test_id: row.number for row in rows}
 
 
-async def _judged(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, list[tuple[Verdicts, int]]]:
+async def _judged(connection: Connection, ids: Iterable[str]) -> dict[str, list[tuple[Verdicts, int]]]:
     says = (shadow_samples.c.first, shadow_samples.c.second, shadow_samples.c.again)
     wanted = select(shadow_samples.c.test_id, *says, func.count()).where(
         shadow_samples.c.test_id.in_(list(ids)), shadow_samples.c.method == "judge"
@@ -299,7 +299,7 @@ async def _judged(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, 
     return found
 
 
-async def _audit(connection: AsyncConnection, standing: Standing, event: str, who: str, at_ms: int) -> None:
+async def _audit(connection: Connection, standing: Standing, event: str, who: str, at_ms: int) -> None:
     await connection.execute(
         parity_events.insert().values(
             id=uuid.uuid4().hex,
@@ -325,7 +325,7 @@ def told(standing: Standing, event: str) -> str:
     return f"{what} after {found.samples} samples, {bounds}, margin {trial.rules.margin:g}{back}"
 
 
-async def _insert_once(connection: AsyncConnection, table: Table, values: dict[str, Any]) -> None:
+async def _insert_once(connection: Connection, table: Table, values: dict[str, Any]) -> None:
     """Insert a row where none has its primary key, though another worker may do the same at this moment."""
     from sqlalchemy.dialects import postgresql, sqlite
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
+    from app.ledger.connection import Connection
     from app.ledger.db import Database
 
 Json = dict[str, Any]
@@ -75,7 +74,7 @@ class ResponseStore:
                 await connection.execute(response_items.insert(), items)
             await self._clean(connection, keep_days)
 
-    async def _clean(self, connection: AsyncConnection, keep_days: float) -> None:
+    async def _clean(self, connection: Connection, keep_days: float) -> None:
         from sqlalchemy import select
 
         from app.ledger.tables.responses import response_items, responses
@@ -152,7 +151,7 @@ class ResponseStore:
         return bool(gone)
 
 
-async def _find(connection: AsyncConnection, tenant: str, response_id: str) -> Stored | None:
+async def _find(connection: Connection, tenant: str, response_id: str) -> Stored | None:
     from sqlalchemy import select
 
     from app.ledger.tables.responses import responses as table

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import ColumnElement, Select
-    from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from app.ledger.connection import Connection
     from app.ledger.db import Database
     from app.ledger.prices import Prices
 
@@ -164,7 +164,7 @@ def _answered(asked: Asked, since: int | None) -> Select[Any]:
 # -- the interval ------------------------------------------------------------------------------------------------------
 
 
-async def shadow_lengths(connection: AsyncConnection) -> list[tuple[int, int]]:
+async def shadow_lengths(connection: Connection) -> list[tuple[int, int]]:
     """Return the completion tokens of the newest served answers and of their shadows; none where there are none."""
     from sqlalchemy import inspect, text
 
@@ -181,7 +181,7 @@ async def shadow_lengths(connection: AsyncConnection) -> list[tuple[int, int]]:
     return [(int(one), int(other)) for one, other in found]
 
 
-async def _proof_usd(connection: AsyncConnection, since: int | None) -> Decimal:
+async def _proof_usd(connection: Connection, since: int | None) -> Decimal:
     """Return what shadow calls and their judges cost."""
     from sqlalchemy import func, select
 

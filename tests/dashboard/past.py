@@ -21,7 +21,7 @@ from app.route.sequential import Rules, State
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from app.ledger.connection import Connection
 
 NEWEST = "c0000"
 """The newest call of the past; streamed, with two attempts and two faults."""
@@ -104,7 +104,7 @@ def _try(row: dict[str, Any], number: int, target: str, purpose: str) -> dict[st
 
 
 async def _remember_trial(
-    connection: AsyncConnection,
+    connection: Connection,
     role: str,
     task: str,
     target: str,

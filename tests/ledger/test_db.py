@@ -6,18 +6,18 @@ import importlib
 import pkgutil
 import sqlite3
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import Connection, func, insert, inspect, select
 from sqlalchemy.exc import IntegrityError
 
+from app.ledger import db
 from app.ledger.db import Database, DatabaseUnavailableError, address
 from app.ledger.tables.calls import attempts
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.conftest import Running, Start
     from tests.ledger.postgres import PostgresServer
 
@@ -87,6 +87,30 @@ async def test_writers_that_read_first_do_not_overwrite_each_other(database_addr
     await asyncio.gather(*(each.close() for each in databases))
 
 
+async def test_connections_of_tasks_that_are_cancelled_go_back_to_the_pool(database_address: str) -> None:
+    database = Database(database_address)
+    await database.start()
+    holds = asyncio.Event()
+
+    async def hold() -> None:
+        async with database.begin() as connection:
+            await connection.execute(insert(attempts), [attempt(0, None)])
+            holds.set()
+            await asyncio.Event().wait()
+
+    for _ in range(3):
+        task = asyncio.create_task(hold())
+        await holds.wait()
+        task.cancel()
+        await asyncio.wait({task})
+        holds.clear()
+    pool: Any = database.engine.pool
+    assert pool.checkedout() == 0
+    async with database.connect() as connection:
+        assert (await connection.execute(select(func.count()).select_from(attempts))).scalar_one() == 0
+    await database.close()
+
+
 async def test_the_second_start_finds_the_tables(empty_address: str) -> None:
     for _ in range(2):
         database = Database(empty_address)
@@ -100,30 +124,51 @@ def test_the_newest_revisions_are_those_that_alembic_finds() -> None:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-    from app.ledger import db
-
     config = Config()
     config.set_main_option("script_location", str(db._MIGRATIONS))
     assert db.newest_revisions() == set(ScriptDirectory.from_config(config).get_heads())
 
 
-async def test_the_migrations_make_what_the_tables_say(empty_address: str) -> None:
+@pytest.mark.parametrize("migrated", [False, True])
+async def test_new_tables_and_migrated_ones_are_what_the_tables_say(empty_address: str, migrated: bool) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
 
     from app.ledger import tables
+    from app.ledger.tables.keys import key_clock
 
     for module in pkgutil.iter_modules(tables.__path__):
         importlib.import_module(f"{tables.__name__}.{module.name}")
-    metadata = tables.metadata
+    if migrated:
+        await _of_no_revision(empty_address)
     database = Database(empty_address)
     await database.start()
+
+    def look(plain: Connection) -> tuple[Any, list[Any], set[str]]:
+        told = inspect(plain)
+        keys = {name: told.get_pk_constraint(name)["constrained_columns"] for name in tables.metadata.tables}
+        context = MigrationContext.configure(plain, opts={"compare_type": True})
+        return keys, compare_metadata(context, tables.metadata), set(context.get_current_heads())
+
     async with database.connect() as connection:
-        found = await connection.run_sync(
-            lambda plain: compare_metadata(MigrationContext.configure(plain, opts={"compare_type": True}), metadata)
-        )
-    assert [each for each in found if not (isinstance(each, list) or "comment" in str(each[0]))] == []
+        keys, found, heads = await connection.run_sync(look)
+        clock = (await connection.execute(select(key_clock))).all()
     await database.close()
+    assert [each for each in found if not (isinstance(each, list) or "comment" in str(each[0]))] == []
+    assert keys == {name: list(table.primary_key.columns.keys()) for name, table in tables.metadata.tables.items()}
+    assert (heads, clock) == (db.newest_revisions(), [(1, 0)])
+
+
+async def _of_no_revision(full: str) -> None:
+    """Have a database look as if Alembic had begun with it: all migrations are then run."""
+    from app.ledger.connection import begun, dispose
+
+    if full.startswith("sqlite"):
+        Path(full.partition(":///")[2]).parent.mkdir()
+    engine = db._engine(full)
+    async with begun(engine) as connection:
+        await connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+    await dispose(engine)
 
 
 async def test_a_postgres_that_is_down_is_unavailable_and_comes_back(postgres: PostgresServer) -> None:
