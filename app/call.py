@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from app.value import value
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -60,7 +61,7 @@ class Choice(NamedTuple):
         return cls(Target.parse(text[: found.start()]), int(found.group(1)))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hints:
     """What the caller said about the call besides the body; explicit hints win over the classifier.
 
@@ -75,7 +76,7 @@ class Hints:
     progress: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SubCall:
     """What a call that is made for a task brings along: the prompt's word, and who broke the contract before.
 
@@ -92,7 +93,7 @@ class SubCall:
     but: tuple[Target, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Native:
     """What the caller said on another wire, for targets that have it: they get the caller's own words.
 
@@ -112,7 +113,7 @@ class Native:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KeyTerms:
     """What a caller's key allows; None is no limit. A key that stands in API_KEYS has none of this.
 
@@ -148,7 +149,7 @@ class KeyTerms:
         return self.day_usd is not None or self.month_usd is not None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ask:
     """One parsed client call.
 
@@ -192,7 +193,7 @@ class Ask:
         return isinstance(options, dict) and options.get("include_usage") is True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """What the classifier says of an Ask.
 
@@ -210,7 +211,7 @@ class Verdict:
     reasons: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Plan:
     """Candidates in order, what happens to the answer, and why.
 

@@ -6,7 +6,6 @@ import asyncio
 import random
 import re
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.backend.catalog import schema_as_taken
@@ -20,6 +19,7 @@ from app.patience import Until
 from app.route import known
 from app.trace import Attempt, Usage
 from app.usage import read_usage
+from app.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -316,7 +316,7 @@ class Walk:
         return Usage(self.trace.prompt_estimate(), -(-chars // _CHARS_PER_TOKEN), estimated=True)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """A plain answer, committed."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -19,6 +19,7 @@ from app.route.plan import make_plan
 from app.route.polish import polish_messages
 from app.route.quality import better, inspect
 from app.route.tiers import tiers_above
+from app.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,7 +35,7 @@ _MARGIN_S = 5.0
 _FOOTER = "\n\n---\nDraft by {draft}, polished by {polish}."
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Mender:
     """Judges the answer of one call, and mends it where the plan says so."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -15,6 +14,7 @@ from app.errors import BackendError, Reason
 from app.guard.flight import Flight, Listener, StreamFlight
 from app.replay import Replay, Retold, joined
 from app.route.cacheable import whole
+from app.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Work = Callable[[Trace], Awaitable[AnyAnswer]]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Recall:
     """One call that may be answered from memory.
 

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from app.value import value
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from decimal import Decimal
@@ -19,7 +21,7 @@ Polished = Literal["yes", "no", "failed"]
 Cache = Literal["hit", "miss", "off"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Usage:
     """Tokens of one answer; ``prompt`` includes ``cached`` and ``cache_write``, ``completion`` includes ``reasoning``.
 
@@ -36,7 +38,7 @@ class Usage:
     cache_write: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Attempt:
     """One try at one target.
 
@@ -168,7 +170,7 @@ class Trace:
         return {name: round(ns / 1e6, 3) for name, ns in self.stages.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Record:
     """What one call was; built once, at its end, and handed to every hook.
 
@@ -225,7 +227,7 @@ class Record:
     key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answered:
     """One answer of a model: that of a call, or of one of the calls that a task makes.
 
@@ -248,7 +250,7 @@ class Answered:
     read: Callable[[str, str | None], Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Served:
     """A call that was served well, for those who look at it afterwards.
 

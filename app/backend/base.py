@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from app.backend.shape import plain_text, with_text
+from app.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,7 +52,7 @@ def apart(events: Iterable[Event]) -> Iterator[Event]:
             yield Event(raw + b"\n\n", event.like, [text])
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Whole:
     """A plain answer: the backend's bytes and the same decoded.
 

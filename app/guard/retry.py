@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from app.errors import Reason
+from app.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Failure:
     """One failed attempt: the reason and, where the backend said so, how many seconds to wait."""
 
@@ -85,7 +85,7 @@ RULES: dict[Reason, Rule] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Policy:
     """The settings of retrying; times in seconds.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from app.errors import CallerError
 from app.route import known
 from app.route.tiers import auto_roles
 from app.settings import Settings, parse_chain
+from app.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ _FILES = ("task/", "pipeline/")
 """Models that are prompt files."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Chain:
     """What a model name stands for.
 
