@@ -65,7 +65,8 @@ def create_app(live: Live | None = None) -> Direct:
         prices=prices,
         library=Library(settings.prompts_dir),
     )
-    gateway.hooks += [metrics.observe, metrics.money(prices.is_own).observe, logs.perf]
+    metrics.add_money(prices.is_own)
+    gateway.hooks += [metrics.observe, logs.perf]
     endpoints = _endpoints(gateway)
     return Direct(gateway, life, endpoints, partial(_site, gateway, endpoints, settings.cors_origins))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ BUCKETS = (
     *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1, 2.5, 5, 10, 30, 60, 120, 300),
 )
+_MOST_UNCOUNTED = 64
 CHAR_BUCKETS = (10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2, "dead": 3}
 BOX_STATES = {"absent": 0, "suspended": 1, "resuming": 2, "pulling": 3, "ready": 4, "failed": 5}
@@ -108,6 +110,8 @@ class Metrics:
     def _children(self) -> None:
         """Keep the children: ``labels()`` costs more than the observation itself."""
         self._tallies = tallies = Tallies()
+        self._uncounted: deque[Record] = deque()
+        self._counted_by: list[Callable[[Record], None]] = [self._count]
         keep = lru_cache(maxsize=None)  # labels come from closed sets; what is counted must not be forgotten
 
         def observations(family: Histogram) -> Callable[..., Observations]:
@@ -125,24 +129,33 @@ class Metrics:
         self._code_of = tallies.counts(self._code)
         self._cache_of = tallies.counts(self._cache)
 
-    def money(self, is_own: Callable[[Target], bool]) -> MoneyMetrics:
-        """Return the metrics of money, which are observed on their own."""
-        return MoneyMetrics(self._registry, self._label, is_own, self._tallies)
+    def add_money(self, is_own: Callable[[Target], bool]) -> None:
+        """Count money too; ``is_own`` tells whether no bill comes for a target's tokens."""
+        self._counted_by.append(MoneyMetrics(self._registry, self._label, is_own, self._tallies).count)
 
     def ledger(self) -> LedgerMetrics:
         """Return the metrics of the ledger's rows."""
         return LedgerMetrics(self._registry)
 
     def observe(self, record: Record) -> None:
-        """Count one call."""
+        """Take one call in, to be counted with others: the same work costs half where it is done in a row."""
+        self._uncounted.append(record)
+        if len(self._uncounted) >= _MOST_UNCOUNTED:
+            self._count_all()
+
+    def _count_all(self) -> None:
         with self._tallies.lock:
-            self._observe(record)
+            while self._uncounted:
+                record = self._uncounted.popleft()
+                for count in self._counted_by:
+                    count(record)
 
     def hand_over(self) -> None:
-        """Give what was counted to Prometheus' values, where other workers find it too; any thread may."""
+        """Give what was observed to Prometheus' values, where other workers find it too; any thread may."""
+        self._count_all()
         self._tallies.hand_over()
 
-    def _observe(self, record: Record) -> None:
+    def _count(self, record: Record) -> None:
         target = self._label(record.target) if record.target is not None else "none"
         self._request_of(record.endpoint, target, record.role or "none", record.outcome).inc()
         self._cache_of(record.cache or "off").inc()

@@ -24,7 +24,7 @@ class MoneyMetrics:
         registry: where they are kept.
         label: names a target, from a closed set.
         is_own: whether a target runs on a machine of one's own, so that no bill comes for its tokens.
-        tallies: count what is observed here until somebody asks.
+        tallies: keep what is counted here until somebody asks.
     """
 
     def __init__(
@@ -36,7 +36,6 @@ class MoneyMetrics:
     ) -> None:
         self._label = label
         self._is_own = is_own
-        self._lock = tallies.lock
         keep = tallies.counts
         self._cost_of = keep(
             Counter("sluice_cost_usd", "What attempts cost.", ["target", "purpose"], registry=registry)
@@ -61,18 +60,17 @@ class MoneyMetrics:
             Counter("sluice_unpriced", "Attempts at targets without a price.", ["target"], registry=registry)
         )
 
-    def observe(self, record: Record) -> None:
-        """Count one call."""
-        with self._lock:
-            for attempt in record.attempts:
-                if attempt.usage is None:
-                    continue
-                if attempt.cost_usd is None:
-                    self._unpriced_of(self._label(attempt.target)).inc()
-                elif attempt.cost_usd:
-                    self._cost_of(self._label(attempt.target), attempt.purpose).inc(float(attempt.cost_usd))
-            if record.target is not None:
-                self._compare(record, record.target)
+    def count(self, record: Record) -> None:
+        """Count one call; the tallies' lock must be held."""
+        for attempt in record.attempts:
+            if attempt.usage is None:
+                continue
+            if attempt.cost_usd is None:
+                self._unpriced_of(self._label(attempt.target)).inc()
+            elif attempt.cost_usd:
+                self._cost_of(self._label(attempt.target), attempt.purpose).inc(float(attempt.cost_usd))
+        if record.target is not None:
+            self._compare(record, record.target)
 
     def _compare(self, record: Record, target: Target) -> None:
         if record.saved_usd is not None and record.baseline_usd is not None:
