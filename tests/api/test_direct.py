@@ -50,6 +50,8 @@ async def test_what_is_unusual_takes_the_long_way(sluice: Running) -> None:
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
 async def test_probes_answer_alike_on_both_ways(sluice: Running, path: str) -> None:
+    while b'"starting"' in (await sluice.client.get("/health/ready")).content:
+        pass
     short = await sluice.client.get(path)
     long = await sluice.client.get(path, headers=_WEB_PAGE)
     assert (short.status_code, long.headers["access-control-allow-origin"]) == (200, "*")
