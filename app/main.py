@@ -66,6 +66,7 @@ def create_app(live: Live | None = None) -> Direct:
         library=Library(settings.prompts_dir),
     )
     metrics.add_money(prices.is_own)
+    metrics.calls_under_way = lambda: gateway.inflight
     gateway.hooks += [metrics.observe, logs.perf]
     endpoints = _endpoints(gateway)
     return Direct(gateway, life, endpoints, partial(_site, gateway, endpoints, settings.cors_origins))

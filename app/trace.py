@@ -115,7 +115,9 @@ class Trace:
 
     def stage(self, name: str) -> None:
         """Close a lap: the time since the last one belongs to the stage ``name``."""
-        self.stage_at(name, time.perf_counter_ns())
+        now = time.perf_counter_ns()
+        self.stages[name] = self.stages.get(name, 0) + now - self._last_ns
+        self._last_ns = now
 
     def stage_at(self, name: str, at_ns: int) -> None:
         """Close a lap at a moment that has already passed, on ``time.perf_counter_ns``'s clock."""
@@ -167,7 +169,7 @@ class Trace:
 
     def in_ms(self) -> dict[str, float]:
         """Return the stages in milliseconds, rounded to a microsecond."""
-        return {name: round(ns / 1e6, 3) for name, ns in self.stages.items()}
+        return {name: (ns + 500) // 1000 / 1000 for name, ns in self.stages.items()}  # round() is five times dearer
 
 
 @value

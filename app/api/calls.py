@@ -55,12 +55,10 @@ class CallEndpoint:
         """Serve one call; never raises but for a bug."""
         gateway = self._gateway
         gateway.inflight += 1
-        gateway.metrics.inflight.inc()
         try:
             await self._kind(gateway, self._dress, scope, send).serve(receive)
         finally:
             gateway.inflight -= 1
-            gateway.metrics.inflight.dec()
 
 
 class Call:

@@ -51,8 +51,7 @@ def make_plan(ask: Ask, verdict: Verdict, settings: Settings, catalog: Catalog) 
         PolicyError: LOCAL_ONLY leaves no candidate.
         SluiceError: no candidate is usable as Sluice is configured.
     """
-    chain = chain_of(ask, verdict, settings)
-    sieve = _usable(chain, settings)
+    chain, sieve = _beginning(ask, verdict, settings)
     if ask.sub is not None:
         _leave_to_others(sieve, ask.sub.but)
     if not sieve.left:
@@ -79,6 +78,33 @@ def make_plan(ask: Ask, verdict: Verdict, settings: Settings, catalog: Catalog) 
         dropped_turns=dropped,
         why=tuple(why),
     )
+
+
+class _Kept:
+    """What models stand for under one snapshot of the settings, and what of it is usable."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings
+        self.found: dict[tuple[object, ...], tuple[Chain, _Sieve]] = {}
+
+
+_kept = _Kept()
+_MOST_KEPT = 1024
+"""Callers can write names without end."""
+
+
+def _beginning(ask: Ask, verdict: Verdict, settings: Settings) -> tuple[Chain, _Sieve]:
+    """Return the chain of a call and what of it is usable, which is the same for many calls."""
+    global _kept  # noqa: PLW0603 - it is as good as a cache of a pure function
+    if _kept.settings is not settings or len(_kept.found) >= _MOST_KEPT:
+        _kept = _Kept(settings)
+    named = (ask.endpoint, ask.body.get("model"), *(ask.body.get("models") or ()), verdict.kind, verdict.complexity)
+    found = _kept.found.get(named)
+    if found is None:
+        chain = chain_of(ask, verdict, settings)
+        found = _kept.found[named] = chain, _usable(chain, settings)
+    chain, sieve = found
+    return chain, _Sieve(sieve.left.copy(), sieve.skipped.copy(), sieve.roles, sieve.forbidden)
 
 
 def on_weak(role: str | None, settings: Settings) -> OnWeak:

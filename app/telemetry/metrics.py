@@ -35,7 +35,11 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """All metrics of one process; several workers are summed when one of them is scraped."""
+    """All metrics of one process; several workers are summed when one of them is scraped.
+
+    Attributes:
+        calls_under_way: asked for ``sluice_inflight``.
+    """
 
     def __init__(self, label: Callable[[Target], str] = str) -> None:
         self._registry = CollectorRegistry()
@@ -75,7 +79,8 @@ class Metrics:
         )
         self._wakes = self._counter("box_wakes", "Wakes of a backend that sleeps.", "backend", "outcome")
         self._wake_seconds = self._histogram("box_wake_seconds", "Time a wake took, well or not.", "backend")
-        self.inflight = Gauge(
+        self.calls_under_way: Callable[[], int] = lambda: 0
+        self._inflight = Gauge(
             "sluice_inflight", "Calls under way.", registry=self._registry, multiprocess_mode="livesum"
         )
         self._config = Gauge(
@@ -154,6 +159,7 @@ class Metrics:
         """Give what was observed to Prometheus' values, where other workers find it too; any thread may."""
         self._count_all()
         self._tallies.hand_over()
+        self._inflight.set(self.calls_under_way())
 
     def _count(self, record: Record) -> None:
         target = self._label(record.target) if record.target is not None else "none"

@@ -177,3 +177,22 @@ def test_whose_a_bare_id_is(name: str, backends: list[str], target: str | None) 
 def test_context_windows_are_known_where_the_table_has_them() -> None:
     assert (known.context_window(Target("openai", "gpt-4o")) or 0) >= 128_000
     assert known.context_window(Target("up", "x")) is None
+
+
+_ASKED: tuple[dict[str, Any], ...] = (
+    {"model": "auto"}, {"model": "auto", "messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+    {"model": "large"}, {"model": "up/x"}, {"models": ["up/x", "groq/y"]}, {"model": "up/x", "models": ["groq/y"]},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", ["GROQ_ENABLED=false\n", "UNKNOWN_MODEL=error\n"], indirect=True)
+def test_plans_made_one_after_another_are_those_made_anew(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text(_BASE)
+    other = load(tmp_path / "other")
+    for verdict in (Verdict(), Verdict("code", 3), Verdict("chat", 9)):
+        for body in (*_ASKED, *_ASKED):
+            ask = Ask("chat", {"messages": [{"role": "user", "content": "x"}], **body}, Hints(), "t", 0.0, "r")
+            plans = [make_plan(ask, verdict, settings, Catalog(settings, known.context_window)) for _ in range(2)]
+            _plan(other, "groq/z")
+            plans.append(make_plan(ask, verdict, settings, Catalog(settings, known.context_window)))
+            assert plans[0] == plans[1] == plans[2]
