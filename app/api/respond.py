@@ -247,6 +247,7 @@ class SSEWriter:
     def close(self) -> None:
         """Stop the keep-alives."""
         self._closed = True
+        self._headers = list  # not the call's any more, which refers to this: both are freed at once
         self._timer.cancel()
         if self._comment is not None:
             self._comment.cancel()

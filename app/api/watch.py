@@ -44,8 +44,9 @@ class ClientWatch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         self._answered = True
-        if self._watcher is not None:
-            self._watcher.cancel()
+        watcher, self._watcher = self._watcher, None  # it refers to this: both are freed at once
+        if watcher is not None:
+            watcher.cancel()
         if not self.gone or self._work is None:
             return False
         if kind is None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -226,3 +227,18 @@ async def test_the_record_tells_why_and_quotes_nothing_of_the_prompt(sluice: Run
     assert "asks for code" in record.why
     assert len(record.why) > len(record.verdict.reasons)
     assert not any("Python" in each or "secret" in each for each in record.why)
+
+
+async def test_calls_leave_nothing_to_the_garbage_collector(sluice: Running) -> None:
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for stream in (False, True):
+            for _ in range(3):
+                assert (await sluice.chat("up/m", stream=stream)).status_code == 200
+        gc.collect()
+        left = {type(each).__name__ for each in gc.garbage} & {"Call", "ClientWatch", "SSEWriter", "Trace"}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert left == set()
