@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import errno
 import gc
+import importlib
 import logging
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -20,7 +22,7 @@ from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from uvicorn.supervisors.multiprocess import Multiprocess, Process
+from uvicorn.supervisors.multiprocess import SIGNALS, Multiprocess, Process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +42,10 @@ _NO_ROOM_S = 1.0
 """How long no connection is taken after one could not be for lack of files or memory, as asyncio does."""
 _GARBAGE = 20_000
 """Objects made before garbage is looked for; Python's 700 mean several looks a call, and a call leaves hardly any."""
+_FORKS: bool = sys.platform == "linux"
+"""Whether workers are forked: elsewhere libraries of the system may not survive it, and each imports all for itself."""
+_SHARED = ("app.main", "uvloop", "uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on")
+"""What a supervisor imports for the workers that it forks; none of it begins a thread, a loop or a connection."""
 _SWITCH_S = 0.001
 """How long the event loop keeps a thread waiting that wants the interpreter, such as the ledger's; Python says 5 ms."""
 
@@ -183,7 +189,27 @@ def _gateway_of(app: Any) -> Any:
 
 
 class _Worker(Process):
-    """A worker process that runs our server."""
+    """A worker process that runs our server; on Linux it begins with all that its supervisor has imported."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket]) -> None:
+        super().__init__(config, sockets)
+        self._sockets = sockets
+        if _FORKS:
+            self.process = multiprocessing.get_context("fork").Process(target=self._forked)  # type: ignore[assignment]
+
+    def start(self) -> None:
+        """Start it. Signals wait until it has its own handlers: it is not to take one for its supervisor."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS if _FORKS else ())
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _forked(self) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        self.target(self._sockets)
 
     def target(self, sockets: list[socket] | None = None) -> Any:
         """Run in the new process."""
@@ -217,6 +243,9 @@ class Supervisor(Multiprocess):
 
     def init_processes(self) -> None:
         """Start the workers."""
+        for name in _SHARED if _FORKS else ():
+            importlib.import_module(name)
+        gc.freeze()  # what is here now is shared with all workers, as long as nobody writes to it
         self.processes = [self._start() for _ in range(self.processes_num)]
 
     def _start(self) -> _Worker:

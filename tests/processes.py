@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from tests import forks
 from tests.guard.redis_server import free_port
 from tests.plain import PLAIN
+from tests.serving import start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ ONE_MODEL = "".join(
 class Served:
     """A gateway in a process of its own."""
 
-    process: Forked
+    process: Forked | subprocess.Popen[bytes]
     client: httpx.AsyncClient
     port: int
 
@@ -62,7 +62,7 @@ async def served(env_file: Path, text: str) -> AsyncIterator[Served]:
     port = free_port()
     kept = "" if "DATA_DIR=" in text else "DATABASE_URL=off\n"
     env_file.write_text(f"PORT={port}\nLOG_LEVEL=error\n{kept}{text}")
-    process = await asyncio.to_thread(forks.start, "app", "serve", "--env-file", str(env_file))
+    process = await asyncio.to_thread(start, env_file, text)
     try:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(

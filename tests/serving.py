@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +20,37 @@ from tests.plain import PLAIN
 
 
 def is_worker(pid: int) -> bool:
-    """Whether a process is one that serves, not multiprocessing's helper; one that has just ended is none."""
+    """Whether a process is a fork of its parent, which only workers are; one that has just ended is none."""
     try:
-        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ours, theirs = (Path(f"/proc/{each}/cmdline").read_bytes() for each in (pid, _parent(pid)))
     except OSError:
         return False
+    return ours == theirs
+
+
+def workers_of(supervisor: int) -> list[int]:
+    """Return the pids of a gateway's workers."""
+    pids = [int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()]
+    return sorted(pid for pid in pids if _parent(pid) == supervisor and is_worker(pid))
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def start(env: Path, text: str) -> Forked | subprocess.Popen[bytes]:
+    """Start the program with an ``.env``, of which the text is a part.
+
+    Workers count in files that the environment names before anything is imported: they need the true command.
+    """
+    words = ("app", "serve", "--env-file", str(env))
+    if "WORKERS=" not in text:
+        return forks.start(*words)
+    none = subprocess.DEVNULL
+    return subprocess.Popen([sys.executable, "-m", *words], cwd=forks.ROOT, stdin=none, stdout=none, stderr=none)
 
 
 @dataclass
@@ -40,13 +68,7 @@ class Program:
 
     def workers(self) -> list[int]:
         """Return the pids of its children that serve."""
-        found = []
-        for pid in (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()):
-            with contextlib.suppress(OSError, IndexError):
-                parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-                if parent == self.pid and is_worker(pid):
-                    found.append(pid)
-        return sorted(found)
+        return workers_of(self.pid)
 
 
 def _free_port() -> int:
@@ -62,7 +84,7 @@ async def program(env: Path, text: str) -> AsyncIterator[Program]:
     port = _free_port()
     kept = "" if "DATA_DIR=" in text else "DATABASE_URL=off\n"
     env.write_text(f"PORT={port}\n{kept}{text}")
-    process = await asyncio.to_thread(forks.start, "app", "serve", "--env-file", str(env))
+    process = await asyncio.to_thread(start, env, text)
     try:
         fresh = httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(
@@ -77,7 +99,7 @@ async def program(env: Path, text: str) -> AsyncIterator[Program]:
         process.wait()
 
 
-async def _live(client: httpx.AsyncClient, process: Forked) -> None:
+async def _live(client: httpx.AsyncClient, process: Forked | subprocess.Popen[bytes]) -> None:
     async with asyncio.timeout(30):
         while process.poll() is None:
             with contextlib.suppress(httpx.TransportError):

@@ -31,6 +31,9 @@ async def test_a_killed_worker_is_replaced_while_the_other_serves(up: Upstream, 
         assert ended.count("whole") >= 29  # the victim may have had one in hand
         after = await _two(gateway.children, without=victim)
         assert after != before
+        os.kill(newest := max(after - before), signal.SIGTERM)  # its own handlers take it, though it is a fork
+        await _gone({newest})
+        await _two(gateway.children, without=newest)
         assert [await _fresh_call(gateway.port) for _ in range(20)] == ["whole"] * 20
         assert await gateway.leave() == 0
 
@@ -41,9 +44,13 @@ async def test_workers_leave_when_their_supervisor_is_killed(up: Upstream, tmp_p
         workers = await _two(gateway.children)
         gateway.process.kill()
         await gateway.ended()
-        async with asyncio.timeout(20):
-            while any(Path(f"/proc/{each}").exists() for each in workers):  # noqa: ASYNC110 - nobody tells a stranger
-                await asyncio.sleep(0.1)
+        await _gone(workers)
+
+
+async def _gone(pids: set[int]) -> None:
+    async with asyncio.timeout(20):
+        while any(Path(f"/proc/{each}").exists() for each in pids):  # noqa: ASYNC110 - nobody tells a stranger
+            await asyncio.sleep(0.1)
 
 
 async def _two(children: Callable[[], set[int]], without: int = 0) -> set[int]:

@@ -18,8 +18,8 @@ from app.backend.engine_host import EngineHost
 from app.errors import BackendError
 from tests.conftest import Start
 from tests.engine import tiny
-from tests.local import Served, alive, family, serving, serving_child, wait_until
-from tests.serving import is_worker
+from tests.local import Served, alive, serving, serving_child, wait_until
+from tests.serving import workers_of
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +128,8 @@ async def test_callers_readiness_and_the_next_candidate_know_of_an_engine_that_k
 
 
 def _workers(served: Served) -> list[int]:
-    """Return the pids of the workers: the children that hold the listening socket, not multiprocessing's helper."""
-    return [pid for pid in family(served.process.pid) if pid != served.process.pid and is_worker(pid)]
+    """Return the pids of the workers."""
+    return workers_of(served.process.pid)
 
 
 def _holders(engine: int) -> set[int]:
