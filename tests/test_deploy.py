@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -126,10 +128,16 @@ def test_every_service_is_hardened_and_limited() -> None:
 def test_images_run_as_nobody_special_and_take_only_what_is_locked() -> None:
     text = (ROOT / "Dockerfile").read_text()
     stages = text.split("\nFROM ")
-    assert sum("USER 10001" in stage for stage in stages) == 1  # of all that serve: they come from one base
+    users = [re.findall(r"^USER (\w+)", stage, re.MULTILINE) for stage in stages]
+    assert [each[-1] for each in users if each] == [
+        "10001"
+    ] * 2  # the base of all that serve, and one that adds as root
     assert text.count("--require-hashes") == 3
     assert text.count("HEALTHCHECK") == 2
     assert stages[-1].startswith("serving AS gateway")  # what `docker build .` makes
+    modules = re.findall(r"[\w.]+", stages[-1].partition('"import ')[2].partition('"')[0])
+    assert "app.main" in modules
+    assert [name for name in modules if importlib.util.find_spec(name) is None] == []
 
 
 def test_grafanas_files_are_what_it_reads() -> None:

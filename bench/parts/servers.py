@@ -113,6 +113,7 @@ def sluice(up: int, folder: Path, workers: int = 1, extra: str = "", root: Path 
     name += "" if root == ROOT else f" of {root.name}"
     models = {"fast": "auto", "paced": "up/paced", "idle": "up/idle"}
     server = Server(name, port, models, {"Authorization": f"Bearer {KEY}"})
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "app"], cwd=root, check=True)  # as after any first start
     command = [sys.executable, "-m", "app", "serve", "--env-file", str(here / ".env")]
     with _started(server, command, "/health/live", cwd=root) as running:
         yield running
