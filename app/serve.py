@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import threading
+from functools import partial
 from itertools import islice
 from multiprocessing.connection import wait
 from socket import IPPROTO_TCP, TCP_NODELAY
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from socket import socket
     from types import FrameType
 
-    from app.settings import Settings
+    from app.settings import Live
 
 _DRAIN_S = 2.0
 """How long connections that are kept alive may still bring a call after SIGTERM, each answered with ``close``."""
@@ -289,12 +290,13 @@ def _forget(pid: int | None) -> None:
         mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
-def serve(settings: Settings) -> int:
+def serve(live: Live) -> int:
     """Serve until told to stop; return the exit status."""
     gc.disable()  # looking for garbage among imports takes a fifth of the start
+    settings = live.current
     with _run_dir(settings.workers):
         config = uvicorn.Config(
-            "app.main:create_app",
+            partial(_app, live) if settings.workers == 1 else "app.main:create_app",
             factory=True,
             host=settings.host,
             port=settings.port,
@@ -319,6 +321,13 @@ def serve(settings: Settings) -> int:
             return 0 if server.started else 3
         Supervisor(config, [config.bind_socket()]).run()
         return 0
+
+
+def _app(live: Live) -> Any:
+    """Make the only process' app; workers, which may start much later, load the settings themselves."""
+    from app.main import create_app
+
+    return create_app(live)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from app.settings import ConfigError, load
+from app.settings import ConfigError, Live
 from app.status import ENV_FILE, at_start
 
 _OPTION = "--env-file"
@@ -29,15 +29,15 @@ def env_file_of(words: list[str]) -> Path | None:
 def run(env_file: Path) -> int:
     """Serve until told to stop; return the exit status."""
     try:
-        settings = load(env_file)
+        live = Live(env_file)
     except ConfigError as error:
         _tell("\n".join(f"configuration: {mistake}" for mistake in error.mistakes))
         return 2
-    _tell(at_start(settings, env_file))
+    _tell(at_start(live.current, env_file))
     os.environ["SLUICE_ENV_FILE"] = str(env_file)
     from app.serve import serve
 
-    return serve(settings)
+    return serve(live)
 
 
 def _tell(text: str) -> None:
