@@ -28,8 +28,8 @@ class Direct:
     themselves, and add what only a web page needs: together they cost more than the rest of the edge. A call from a web
     page, of another method or with an unusual path still takes the way through them: the same endpoints at its end.
 
-    FastAPI is half of a start and a quarter of the memory, so it is imported when something is first asked for that
-    only it can answer; that one request waits for it, and nothing else does.
+    FastAPI would be a third of a start and a tenth of the memory, so it is imported when something is first asked for
+    that only it can answer; that one request waits for it, and nothing else does.
 
     Attributes:
         gateway: what all requests share.
