@@ -22,10 +22,11 @@ class Mould:
     Where nothing but the inside of a JSON string differs, nothing but that string differs once parsed.
     """
 
-    __slots__ = ("_like", "_prefix", "_suffix", "_tries")
+    __slots__ = ("_begin", "_end", "_like", "_prefix", "_suffix", "_tries")
 
     def __init__(self) -> None:
         self._prefix = self._suffix = _NOTHING
+        self._begin = self._end = b""  # of an event on its way
         self._like: dict[str, Any] = {}
         self._tries = 0
 
@@ -42,7 +43,25 @@ class Mould:
             before, found, after = data.partition(name + orjson.dumps(event.texts[0]))
             if found and _is_its_place(before + name, after, event):
                 self._prefix, self._suffix, self._like = before + name + b'"', b'"' + after, event.like
+                self._begin, self._end = b"data: " + self._prefix, self._suffix + b"\n\n"
                 return
+
+    def only(self, data: bytes) -> Event | None:
+        """Return the event that these bytes of the stream are, where they are just one that fits, and a plain one.
+
+        That is how the events of most streams arrive: one by one.
+        """
+        begin, end = self._begin, self._end
+        if not (self._like and data.startswith(begin) and data.endswith(end)):
+            return None
+        inside = data[len(begin) : -len(end)]
+        if not inside or b'"' in inside or b"\\" in inside:
+            return None
+        try:
+            text = inside.decode()
+        except UnicodeDecodeError:
+            return None
+        return Event(data, self._like, [text]) if text.isprintable() else None
 
     def event(self, payloads: list[bytes]) -> Event | None:
         """Return events that fit as one event; None where one of them is no JSON or has no text."""

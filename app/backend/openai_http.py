@@ -281,7 +281,14 @@ class HttpEventStream:
 
     def _decoded(self, data: bytes) -> list[Event]:
         """Return the events that these bytes complete; no bytes: the end has come."""
-        return self._events(self._decoder.feed(data) if data else self._decoder.flush())
+        decoder = self._decoder
+        if not data:
+            return self._events(decoder.flush())
+        one = self._mould.only(data) if decoder.between else None
+        if one is None:
+            return self._events(decoder.feed(data))
+        decoder.comment = b""
+        return [one]
 
     def _events(self, payloads: list[bytes]) -> list[Event]:
         """Return the events of what arrived; those that differ in their text alone are made one."""

@@ -21,6 +21,11 @@ class SSEDecoder:
         self._max = max_event_bytes
         self.comment = b""
 
+    @property
+    def between(self) -> bool:
+        """Whether the bytes so far end with an event."""
+        return not self._buffer and not self._after_cr
+
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the data of every event that this chunk completes.
 
