@@ -68,15 +68,15 @@ class Opened:
 
     def read(self, events: list[Event]) -> list[Event]:
         """Add events to the transcript; those whose parts are not what they should be are skipped as malformed."""
-        return [event for event in events if self._readable(event)]
-
-    def _readable(self, event: Event) -> bool:
-        try:
-            self.script.hear(event)
-        except (AttributeError, TypeError, ValueError):
-            self.unreadable += 1
-            return False
-        return True
+        good = []
+        for event in events:
+            try:
+                self.script.hear(event)
+            except (AttributeError, TypeError, ValueError):
+                self.unreadable += 1
+            else:
+                good.append(event)
+        return good
 
     @property
     def malformed(self) -> int:

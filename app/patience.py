@@ -32,7 +32,8 @@ class Until:
             raise RuntimeError("only a task can be made to wait no longer")
         self._task: asyncio.Task[Any] = task
         self._cancelling = task.cancelling()
-        self._waits = waits = _waits_of(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        self._waits = waits = _of_loops.get(loop) or _begun_in(loop)
         waits.add(self)
 
     def __exit__(
@@ -89,10 +90,9 @@ class _Waits:
 _of_loops: dict[asyncio.AbstractEventLoop, _Waits] = {}
 
 
-def _waits_of(loop: asyncio.AbstractEventLoop) -> _Waits:
-    waits = _of_loops.get(loop)
-    if waits is None:
-        for each in [known for known in _of_loops if known.is_closed()]:
-            del _of_loops[each]
-        waits = _of_loops[loop] = _Waits(loop)
+def _begun_in(loop: asyncio.AbstractEventLoop) -> _Waits:
+    """Begin to look after the waits of a loop, and forget loops that have ended."""
+    for each in [known for known in _of_loops if known.is_closed()]:
+        del _of_loops[each]
+    waits = _of_loops[loop] = _Waits(loop)
     return waits
