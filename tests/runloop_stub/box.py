@@ -104,6 +104,9 @@ class StubBox:
         for command in self.parameters.get("launch_commands") or ():
             self.launches += 1
             await self.execute(command)
+            if self.status == "shutdown":  # meanwhile
+                await self.die()
+                return
         self.touch()
         self.become("running")
 
