@@ -72,8 +72,8 @@ class Direct:
             await direct(scope, receive, send)
 
     async def site(self) -> FastAPI:
-        """Return FastAPI's app, which is made when it is first asked for."""
-        if self._site is None:
+        """Return FastAPI's app, which is made when it is first asked for; what failed is tried again."""
+        if self._site is None or (self._site.done() and self._site.exception() is not None):
             self._site = asyncio.create_task(asyncio.to_thread(self._make_site))
         return await asyncio.shield(self._site)  # who asked may leave meanwhile
 

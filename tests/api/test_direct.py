@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from app.api.direct import Direct
+from app.life import life
+
 if TYPE_CHECKING:
     import httpx
+    from fastapi import FastAPI
 
     from tests.conftest import Running
 
@@ -70,6 +74,21 @@ async def test_who_leaves_before_the_rest_is_there_takes_it_from_nobody(sluice: 
     await asyncio.sleep(0)
     leaving.cancel()
     assert (await sluice.client.get("/v1/models")).status_code == 200
+
+
+async def test_a_rest_that_cannot_be_made_is_tried_again(sluice: Running) -> None:
+    made = await sluice.app.site()
+    tries = [ImportError("no memory"), None]
+
+    def make() -> FastAPI:
+        if error := tries.pop(0):
+            raise error
+        return made
+
+    app = Direct(sluice.gateway, life, {}, make)
+    with pytest.raises(ImportError):
+        await app.site()
+    assert await app.site() is await app.site() is made
 
 
 def _headers(response: httpx.Response) -> dict[str, str]:
