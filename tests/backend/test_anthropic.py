@@ -266,7 +266,7 @@ class TestOwnCallers:
         assert blocks[0]["thinking"] == "so it is"
 
     async def test_a_relayed_stream_that_breaks_is_gone_on_with_as_a_chat(self, up: Upstream, start: Start) -> None:
-        text = _env(up, f"BACKENDS__PRE__BASE_URL={up.url}\nBACKENDS__PRE__PREFILL=true\n")
+        text = _env(up, f"BACKENDS__PRE__BASE_URL={up.url}\nBACKENDS__PRE__PREFILL=true\nIDLE_TIMEOUT_S=0.3\n")
         async with start(text) as sluice:
             kept = records(sluice)
             root = sluice.url.removesuffix("/v1")

@@ -158,7 +158,7 @@ PIECES = st.sampled_from(
 TEXTS = st.text(max_size=300) | st.lists(PIECES, max_size=40).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     body=st.dictionaries(
         st.sampled_from(
