@@ -241,8 +241,9 @@ class Walk:
         if self.ask.endpoint == "chat":
             _check_whole(target, whole.body)
         hold.settle("ok")
-        self.tried(hold, "ok", read_usage(whole.body.get("usage")) or self._counted(whole.body))
-        return Answer(target, whole)
+        usage = read_usage(whole.body.get("usage")) or self._counted(whole.body)
+        self.tried(hold, "ok", usage)
+        return Answer(target, whole, usage)
 
     def _body(self, lane: Lane) -> dict[str, Any]:
         """Return the body for a lane: a task names its schema only where it is taken."""
@@ -318,10 +319,11 @@ class Walk:
 
 @value
 class Answer:
-    """A plain answer, committed."""
+    """A plain answer, committed; ``usage`` is what it took, where that was read."""
 
     target: Target
     whole: Whole
+    usage: Usage | None = None
 
 
 def _check_whole(target: Target, body: dict[str, Any]) -> None:

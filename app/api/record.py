@@ -106,7 +106,7 @@ def served_usage(trace: Trace, answer: AnyAnswer | None) -> Usage | None:
     if answer is None:
         return None
     if isinstance(answer, Answer):
-        return read_usage(answer.whole.body.get("usage")) or _counted(trace, answer.target)
+        return answer.usage or read_usage(answer.whole.body.get("usage")) or _counted(trace, answer.target)
     if answer.replayed:
         return answer.said.usage(trace.prompt_estimate())
     used = (each.usage for each in reversed(trace.attempts) if each.result in {"ok", "abandoned"})
