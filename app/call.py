@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from operator import add
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from app.value import value
 
@@ -193,6 +195,43 @@ class Ask:
         return isinstance(options, dict) and options.get("include_usage") is True
 
 
+class Reasons(Sequence[str]):
+    """Sentences that may quote the prompt, which is looked up only where somebody reads them.
+
+    Args:
+        plain: the sentences without what they quote.
+        quotes: returns what is to be put after each of the first sentences.
+    """
+
+    __slots__ = ("_quotes", "plain")
+
+    def __init__(self, plain: tuple[str, ...], quotes: Callable[[], tuple[str, ...]]) -> None:
+        self.plain = plain
+        self._quotes = quotes
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self[:])
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, at: int | slice) -> str | tuple[str, ...]:
+        return tuple(map(add, self.plain, (*self._quotes(), *[""] * len(self.plain))))[at]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (Reasons, tuple)) and self[:] == other[:]
+
+    def __hash__(self) -> int:
+        return hash(self[:])
+
+    def __repr__(self) -> str:
+        return repr(self[:])
+
+
 @value
 class Verdict:
     """What the classifier says of an Ask.
@@ -208,7 +247,7 @@ class Verdict:
     kind: str | None = None
     complexity: int | None = None
     prompt_tokens: int | None = None
-    reasons: tuple[str, ...] = ()
+    reasons: Sequence[str] = ()
 
 
 @value

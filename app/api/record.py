@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from app.call import Reasons
 from app.dispatch import Answer
 from app.trace import Record
 from app.usage import read_usage
@@ -82,6 +83,8 @@ def _why(trace: Trace) -> tuple[str, ...]:
     """Return why a call was judged and sent as it was; what the classifier quotes of the prompt is left out."""
     judged = trace.verdict.reasons if trace.verdict is not None else ()
     planned = trace.plan.why if trace.plan is not None else ()
+    if isinstance(judged, Reasons):
+        return (*judged.plain, *planned)
     return (*(reason.partition(": '")[0] for reason in judged), *planned)
 
 

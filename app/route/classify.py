@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
-from functools import cache
+from functools import cache, partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.call import Verdict
+from app.call import Reasons, Verdict
 from app.route import features as f
 from app.route.classify_text import Turns, read, tokens
 
@@ -38,12 +39,18 @@ KIND_SHARE = {
 SYSTEM_SHARE, EARLIER_SHARE, FENCED = 0.25, 0.75, 1.5
 """How much of the system prompt's and of the earlier turn's log odds for code counts, and what a fenced answer adds."""
 
+_MOST_SYSTEMS = 512
+"""System prompts whose log odds are kept."""
+
 BOUND = 4.0
 """Log odds of another turn count up to here, so that a change of subject is still judged by itself."""
 
 
 class Model(NamedTuple):
-    """The loaded weights: one column a head (the kinds, then difficulty by outcomes and by steps)."""
+    """The loaded weights: one column a head (the kinds, then difficulty by outcomes and by steps).
+
+    ``systems`` keeps the log odds for code of the last system prompts, by digest: they come again from call to call.
+    """
 
     lexicon: f.Lexicon
     rows: f.Floats
@@ -51,6 +58,7 @@ class Model(NamedTuple):
     shape: f.Floats
     bias: f.Floats
     edges: tuple[float, ...]
+    systems: dict[bytes, float]
 
 
 class Scores(NamedTuple):
@@ -77,7 +85,7 @@ def load(path: Path = WEIGHTS) -> Model:
         rows, skeleton, shape = (
             file[name].astype(np.float32) * file[f"{name}_step"] for name in ("rows", "skeleton", "shape")
         )
-        return Model(lexicon, rows, skeleton, shape, file["bias"], tuple(file["edges"].tolist()))
+        return Model(lexicon, rows, skeleton, shape, file["bias"], tuple(file["edges"].tolist()), {})
 
 
 def classify(messages: list[dict[str, Any]], tools: bool = False, model: Model | None = None) -> Verdict:
@@ -101,8 +109,9 @@ def classify(messages: list[dict[str, Any]], tools: bool = False, model: Model |
     kind = kind_of(scores, scores.code + _context(model, turns, scores.code))
     estimate = tokens(messages)
     complexity = 1 + bisect(model.edges, hardness(scores, kind) + _length_bonus(len(turns.last)))
-    reasons = _reasons(kind, complexity, words, found, estimate, turns, tools)
-    return Verdict(kind, complexity, estimate, reasons)
+    fenced = "```" in text
+    plain = _reasons(kind, complexity, estimate, turns.images, fenced=fenced, tools=tools)
+    return Verdict(kind, complexity, estimate, Reasons(plain, partial(_quotes, kind, words, found, fenced=fenced)))
 
 
 def difficulty(text: str) -> float:
@@ -115,7 +124,7 @@ def difficulty(text: str) -> float:
 
 def kind_of(scores: Scores, code: float) -> str:
     """Return the kind, given the log odds for code with the conversation counted in."""
-    return "code" if code > 0 else KINDS[1 + max(range(len(scores.others)), key=scores.others.__getitem__)]
+    return "code" if code > 0 else KINDS[1 + scores.others.index(max(scores.others))]
 
 
 def hardness(scores: Scores, kind: str) -> float:
@@ -125,9 +134,9 @@ def hardness(scores: Scores, kind: str) -> float:
 
 def score(model: Model, found: f.Features) -> Scores:
     """Return the scores of all heads for the features of one text."""
-    total = f.row_values(len(found.rows)) @ model.rows.take(found.rows, axis=0)  # a product is a sum, and faster
-    total += f.skeleton_values(len(found.skeleton)) @ model.skeleton.take(found.skeleton, axis=0)
-    total += found.shape @ model.shape
+    total = f.row_values(len(found.rows)).dot(model.rows.take(found.rows, axis=0))  # a product is a sum, and faster
+    total += f.skeleton_values(len(found.skeleton)).dot(model.skeleton.take(found.skeleton, axis=0))
+    total += found.shape.dot(model.shape)
     total += model.bias
     code, *others, hard, steps = total.tolist()
     return Scores(code, others, hard, steps)
@@ -150,8 +159,19 @@ def _context(model: Model, turns: Turns, code: float) -> float:
     if turns.earlier:
         evidence += EARLIER_SHARE * _bounded_code(model, turns.earlier) + FENCED * turns.fenced
     if turns.system:
-        evidence += SYSTEM_SHARE * _bounded_code(model, turns.system)
+        evidence += SYSTEM_SHARE * _system_code(model, turns.system)
     return evidence
+
+
+def _system_code(model: Model, text: str) -> float:
+    clipped = f.clip(text)
+    digest = blake2b(clipped.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    code = model.systems.get(digest)
+    if code is None:
+        if len(model.systems) >= _MOST_SYSTEMS:
+            model.systems.clear()
+        code = model.systems[digest] = _bounded_code(model, clipped)
+    return code
 
 
 def _bounded_code(model: Model, text: str) -> float:
@@ -176,22 +196,25 @@ LONG_TOKENS = 1500
 """Prompts above this many tokens are called long in the reasons."""
 
 
-def _reasons(
-    kind: str, complexity: int, words: f.Words, found: f.Features, estimate: int, turns: Turns, tools: bool
-) -> tuple[str, ...]:
+def _reasons(kind: str, complexity: int, estimate: int, images: int, *, fenced: bool, tools: bool) -> tuple[str, ...]:
     """Return short sentences: what the kind rests on, what the complexity rests on, what else was seen."""
-    reasons = [f"asks for {kind}{_quoted(words, found, _GROUPS[kind])}"]
-    if "```" in words.text:
+    reasons = [f"asks for {kind}"]
+    if fenced:
         reasons.append("holds a fenced block")
-    hard = _quoted(words, found, _HARD)
-    reasons.append(f"complexity {complexity} of 10{hard}")
+    reasons.append(f"complexity {complexity} of 10")
     if estimate > LONG_TOKENS:
         reasons.append(f"long prompt ({estimate:,} tokens)")
-    if turns.images:
-        reasons.append(f"{turns.images} image{'s' if turns.images > 1 else ''}")
+    if images:
+        reasons.append(f"{images} image{'s' if images > 1 else ''}")
     if tools:
         reasons.append("offers tools")
     return tuple(reasons)
+
+
+def _quotes(kind: str, words: f.Words, found: f.Features, *, fenced: bool) -> tuple[str, ...]:
+    """Return what the first reasons quote: the phrase that the kind rests on, and the one that the complexity does."""
+    asked, hard = (_quoted(words, found, groups) for groups in (_GROUPS[kind], _HARD))
+    return (asked, "", hard) if fenced else (asked, hard)
 
 
 def _quoted(words: f.Words, found: f.Features, groups: frozenset[int]) -> str:
@@ -199,10 +222,11 @@ def _quoted(words: f.Words, found: f.Features, groups: frozenset[int]) -> str:
     at = [word for word, group in found.hits if group in groups]
     if not at:
         return ""
+    start, end = words.bounds()
     last = first = at[0]
     for word in at[1:]:
-        if word - last > f.NEAR or words.end[word] - words.start[first] > _QUOTE:
+        if word - last > f.NEAR or end[word] - start[first] > _QUOTE:
             break
         last = word
-    phrase = " ".join(words.text[words.start[first] : words.end[last]].split())
+    phrase = " ".join(words.text[start[first] : end[last]].split())
     return f": '{phrase[:_QUOTE]}'"

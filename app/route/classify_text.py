@@ -61,8 +61,9 @@ def _fenced(turns: list[dict[str, Any]]) -> bool:
 
 def _images(turn: dict[str, Any]) -> int:
     content = turn.get("content")
-    parts = content if isinstance(content, list) else []
-    return sum(isinstance(part, dict) and part.get("type") in ("image_url", "input_image") for part in parts)
+    if not isinstance(content, list):
+        return 0
+    return sum(isinstance(part, dict) and part.get("type") in ("image_url", "input_image") for part in content)
 
 
 def tokens(messages: object) -> int:
@@ -85,6 +86,6 @@ def text_tokens(text: str) -> int:
     if not text:
         return 0
     sample = text[:SAMPLE]
-    wide = len(sample.encode("utf-8", "surrogatepass")) / len(sample)
+    wide = 1.0 if sample.isascii() else len(sample.encode("utf-8", "surrogatepass")) / len(sample)
     per_token = 4.0 if wide < 1.2 else 2.5 if wide < 2.2 else 1.2  # noqa: PLR2004 (bytes a character by script)
     return int(len(text) / per_token) + 1

@@ -1,20 +1,27 @@
 """What the classifier sees in a text: hashed words, pairs and stems, lexicon classes, and the shape of its characters.
 
-One pass serves every head and numpy does all of it. Words are hashed without a Python loop: with ``P`` the running sum
-of ``code[i] * BASE**i`` modulo 2**64, the hash of ``text[s:e]`` is ``(P[e] - P[s]) * BASE**-s`` (Rabin and Karp's
-rolling hash; an odd base has an inverse), and its high bits after one odd multiplication are its column (Fibonacci
-hashing). The work is bounded: of a longer text only the first ``HEAD`` and last ``TAIL`` characters are looked at.
+One pass serves every head. Words are hashed without a Python loop: with ``P`` the running sum of ``code[i] * BASE**i``
+modulo 2**64, the hash of ``text[s:e]`` is ``(P[e] - P[s]) * BASE**-s`` (Rabin and Karp's rolling hash; an odd base has
+an inverse), and its high bits after one odd multiplication are its column (Fibonacci hashing). Words follow Zipf's law:
+nearly all of a text's were met in the texts before it, and their hashes are kept, so that most texts need but the sums
+for pairs and triples. The work is bounded: of a longer text only the first ``HEAD`` and last ``TAIL`` characters are
+looked at.
 """
 
 from __future__ import annotations
 
 import math
+import re
+from array import array
 from functools import cache, lru_cache
-from itertools import pairwise
+from itertools import compress, pairwise
+from operator import add, mul
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from app.route.alphabet import CATEGORIES, OPENS, Hashes, Ints, Signs, alphabet
 
 HEAD, TAIL = 600, 300
 """Characters kept of a long text: its start says what is asked; the end repeats it under pasted material."""
@@ -32,7 +39,6 @@ CLASSES = (
 """Word classes of the lexicon; the position is the class number."""
 
 N_CLASS = 32
-CATEGORIES = 24
 SHAPE = CATEGORIES * CATEGORIES
 SIZES = 8 * N_CLASS
 """First of the skeleton's columns for length and for the share of words known; before it stand single classes."""
@@ -46,53 +52,75 @@ MAX_HITS = 64
 STEM = 5
 
 _U64 = np.uint64
-_BASE = 0x9E3779B97F4A7C15
-_MIX = _U64(0xD6E8FEB86659FD93)
-_PAIR = _U64(0xC2B2AE3D27D4EB4F)
+_MIX, _PAIR = 0xD6E8FEB86659FD93, 0xC2B2AE3D27D4EB4F
+_MASK = (1 << 64) - 1
 _SLOT_BITS = 18
-_SLOT_SHIFT = _U64(64 - _SLOT_BITS)
-_ROW_SHIFT = _U64(64 - ROW_BITS)
-_SIZE = HEAD + TAIL + 16
+_ROW_SHIFT = 64 - ROW_BITS
+_NEIGHBOURS = np.dtype("<u2")
 
-Ints = NDArray[np.intp]
-Signs = NDArray[np.uint8]
-Hashes = NDArray[np.uint64]
 Floats = NDArray[np.float32]
 
+_FEW = 8
+"""New words of a text that are hashed one by one and kept; with more of them numpy hashes the whole text."""
+_MOST_KEPT, _LONGEST_KEPT = 4096, 24
+"""Words that are kept, about 400 bytes each, until there are so many; and their letters."""
 
-class Alphabet(NamedTuple):
-    """Tables by code point (the basic plane; what lies above counts as one symbol), and the powers of the base.
 
-    ``ascii`` are fold, word and category for ``bytes.translate``. ``inverse`` begins with the first power.
+class Kept(NamedTuple):
+    """What is kept of a word: columns, keys, its shares in those of pairs and triples that it begins, and its class.
+
+    The class is the word's, or else its stem's; 0 for none.
     """
 
-    fold: Hashes
-    word: Signs
-    category: Signs
-    power: Hashes
-    inverse: Hashes
-    ascii: tuple[bytes, bytes, bytes]
+    stem_row: int
+    row: int
+    key: int
+    begins_pair: int
+    begins_triple: int
+    group: int
 
 
 class Lexicon(NamedTuple):
-    """Word classes by hash: ``slot`` tells where there may be one, ``group`` has it; ``identity`` is no other's."""
+    """Word classes by hash: ``slot`` tells by its column where there may be one, ``group`` has it.
+
+    ``entries`` is what it was made of. ``kept`` are folded words of the last texts, bounded, in no order.
+    """
 
     slot: NDArray[np.bool_]
     group: dict[int, int]
-    identity: bytes
+    entries: dict[int, int]
+    kept: dict[bytes, Kept]
+
+    @property
+    def identity(self) -> bytes:
+        """What no other lexicon has."""
+        entries = self.entries
+        return np.array([0, *entries], _U64).tobytes() + np.array([0, *entries.values()], np.intp).tobytes()
 
 
 class Words(NamedTuple):
-    """Where the words of ``text`` begin and end, and the hashes of stems, words, pairs and triples.
+    """The words of a text.
 
-    ``signs`` are the categories of all characters.
+    Attributes:
+        text: as it was read, with two line ends before and after it.
+        signs: the categories of all characters.
+        rows: columns of stems, words, pairs and triples, as many of each as there are words.
+        keys: hashes of the last of these, whose classes are not looked up yet; they count modulo 2**64.
+        groups: classes of the words, as far as they are.
+        opens: the words that open a sentence or line.
     """
 
     text: str
-    signs: Signs
-    start: list[int]
-    end: list[int]
-    keys: Hashes
+    signs: Signs | bytes
+    rows: Ints
+    keys: list[int]
+    groups: list[int]
+    opens: set[int]
+
+    def bounds(self) -> tuple[list[int], list[int]]:
+        """Return where the words begin and end."""
+        bounds = (_edges(_codes(self.text)) + 1).tolist()
+        return bounds[0::2], bounds[1::2]
 
 
 class Features(NamedTuple):
@@ -127,103 +155,104 @@ SHAPE_VALUES = (0.25 * np.sqrt(np.arange(17))).astype(np.float32)
 """Value of a pair of neighbouring characters by how often it occurs: the root, up to 16 times."""
 
 
-@cache
-def alphabet() -> Alphabet:
-    """Return the tables, built once (about 5 ms)."""
-    powers = [1]
-    inverses = [1]
-    inverse = pow(_BASE, -1, 1 << 64)
-    for _ in range(_SIZE):
-        powers.append(powers[-1] * _BASE % (1 << 64))
-        inverses.append(inverses[-1] * inverse % (1 << 64))
-    fold, word, category = _fold(), _word(), _category()
-    plain = (_ascii(fold), _ascii(word), _ascii(category))
-    return Alphabet(fold, word, category, np.array(powers, _U64), np.array(inverses[1:], _U64), plain)
+_OPENING = re.compile(rb"\n[ \n](?=[^ \n])")
 
 
-def _ascii(table: Hashes | Signs) -> bytes:
-    return bytes(table[:128].tolist()) + bytes(128)
+def words(text: str, lexicon: Lexicon | None = None) -> Words:
+    """Cut a text into words and hash them; ``text`` should have passed :func:`clip`.
 
-
-def _fold() -> Hashes:
-    """Map upper to lower case, accented to plain Latin letters, full-width to ASCII and every digit to 0."""
-    import unicodedata
-
-    fold = np.arange(1 << 16, dtype=_U64)
-    for low, high in ((0x41, 0x250), (0x370, 0x530), (0x1E00, 0x2000), (0xFF01, 0xFF5F)):
-        for code in range(low, high):
-            plain = unicodedata.normalize("NFKD", chr(code)).lower()
-            fold[code] = ord(plain[0]) if plain else code
-    fold[[0x419, 0x439]] = 0x439  # Cyrillic short i is a letter of its own
-    fold[ord("0") : ord("9") + 1] = ord("0")
-    return fold + _U64(1)
-
-
-def _word() -> Signs:
-    """Return 1 for letters that join into words, 2 for characters that are words by themselves, 0 for all else."""
-    word = np.zeros(1 << 16, np.uint8)
-    for low, high in ((0x30, 0x3A), (0x41, 0x5B), (0x61, 0x7B), (0xC0, 0x2000), (0x30A0, 0x3100), (0xFF10, 0xFF5B)):
-        word[low:high] = 1
-    for low, high in ((0xE00, 0xEFF), (0x3041, 0x30A0), (0x3400, 0xA000), (0xAC00, 0xD7A4)):
-        word[low:high] = 2
-    word[[ord("+"), ord("#")]] = 1  # C++, C#, F#
-    word[[0xD7, 0xF7, 0x37E, 0x589, 0x60C, 0x61B, 0x61F, 0x6D4, 0x964, 0x965, 0x30FB, 0xFF1A, 0xFF1B]] = 0
-    return word
-
-
-_SIGNS = (
-    " \t", "\n\r", "_", ".", ",\u3001\u3002\uff0c", ";", "(", ")", "{}", "[]", "=", "<>", "'\"", "`", "+-*/",
-    "?!\uff1f\uff01", ":\uff1a", "$\\^",
-)  # fmt: skip
-"""Signs that look alike, by category; after them come small, capital, digit, other, further letters, ideographs."""
-
-
-def _category() -> Signs:
-    """Return what a character looks like, for counting pairs of neighbours."""
-    category = np.full(1 << 16, 21, np.uint8)
-    category[0xC0:0x2000] = 22
-    category[0x3041:0xD7A4] = 23
-    category[ord("a") : ord("z") + 1] = 18
-    category[ord("A") : ord("Z") + 1] = 19
-    category[ord("0") : ord("9") + 1] = 20
-    for number, signs in enumerate(_SIGNS):
-        category[[ord(sign) for sign in signs]] = number
-    return category
-
-
-_OPENS = frozenset("\n.!?:;\u3002\uff01\uff1f\uff1a\u0964\u061f")
-"""Characters after which, and after a space, a sentence or line begins."""
-
-
-def words(text: str) -> Words:
-    """Cut a text into words and hash them; ``text`` should have passed :func:`clip`."""
-    table = alphabet()
+    Args:
+        text: to be read.
+        lexicon: keeps the words that it meets; without one nothing is kept or looked up.
+    """
     text = f"\n\n{text}\n\n"
-    fold: Hashes | Signs
-    if text.isascii():
-        fold, kind, signs = _translated(text.encode("ascii"), table.ascii)
-        edges = (kind[1:] != kind[:-1]).nonzero()[0]  # every change is a beginning or an end in turn
-    else:
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.intp)
-        fold, signs = table.fold.take(codes, mode="clip"), table.category.take(codes, mode="clip")
-        edges = _edges(table.word.take(codes, mode="clip"))
-    total = (fold * table.power[: len(fold)]).cumsum()
-    bounds = (edges + 1).tolist()
-    return Words(text, signs, bounds[0::2], bounds[1::2], _grams(total, table.inverse, edges))
+    if not text.isascii():
+        codes = _codes(text)
+        edges = _edges(codes)
+        opens = {at for at, edge in enumerate(edges[0::2].tolist()) if text[edge - 1] in OPENS}
+        table = alphabet()
+        return _hashed(text, table.category.take(codes, mode="clip"), table.fold.take(codes, mode="clip"), edges, opens)
+    raw = text.encode("ascii")
+    fold, category = alphabet().ascii
+    folded, signs = raw.translate(fold), raw.translate(category)
+    cut = folded.split()
+    known = _known(cut, lexicon) if lexicon is not None and cut else None
+    if known is None:
+        letters = np.frombuffer(folded, np.uint8)
+        inside = letters > ord(" ")
+        edges = (inside[1:] != inside[:-1]).nonzero()[0]  # every change is a beginning or an end in turn
+        return _hashed(text, signs, letters, edges, _opening(folded))
+    return Words(text, signs, *_joined(known), _opening(folded))
 
 
-def _translated(raw: bytes, tables: tuple[bytes, bytes, bytes]) -> tuple[Signs, Signs, Signs]:
-    """Return folded characters, kinds and categories of ASCII: a sixth of the work that tables by code point are."""
-    fold, word, category = tables
-    return (
-        np.frombuffer(raw.translate(fold), np.uint8),
-        np.frombuffer(raw.translate(word), np.uint8),
-        np.frombuffer(raw.translate(category), np.uint8),
-    )
+def _opening(folded: bytes) -> set[int]:
+    """Return which words open a sentence or line."""
+    opens = set()
+    count = at = 0
+    for found in _OPENING.finditer(folded):
+        count += len(folded[at : found.start()].split())
+        at = found.start()
+        opens.add(count)
+    return opens
 
 
-def _edges(kind: Signs) -> Ints:
-    """Return the character before and the last one of each word where some characters are words by themselves."""
+def _known(cut: list[bytes], lexicon: Lexicon) -> list[Kept] | None:
+    """Return what is known of the words; None where too many are new."""
+    known = list(map(lexicon.kept.get, cut))
+    new = [at for at, each in enumerate(known) if each is None] if None in known else []
+    for at in new[:_FEW]:
+        known[at] = _meet(cut[at], lexicon)
+    return [each for each in known if each] if len(new) <= _FEW else None
+
+
+def _meet(word: bytes, lexicon: Lexicon) -> Kept:
+    """Hash one word as :func:`_hashed` does it, and keep it."""
+    powers = _powers()
+    stem = (sum(map(mul, word[:STEM], powers)) + _PAIR) * _MIX & _MASK
+    key = sum(map(mul, word, powers)) * _MIX & _MASK
+    group = lexicon.group.get(key, lexicon.group.get(stem, 0))
+    pair = key * _PAIR & _MASK
+    met = Kept(stem >> _ROW_SHIFT, key >> _ROW_SHIFT, key, pair, pair * _PAIR & _MASK, group)
+    if len(word) <= _LONGEST_KEPT:
+        if len(lexicon.kept) >= _MOST_KEPT:
+            lexicon.kept.clear()
+        lexicon.kept[word] = met
+    return met
+
+
+@cache
+def _powers() -> list[int]:
+    return [int(power) for power in alphabet().power]
+
+
+def _joined(known: list[Kept]) -> tuple[Ints, list[int], list[int]]:
+    """Return columns, keys and classes: those of pairs and triples are sums of what their words bring along.
+
+    A pair or triple past the end is left zero.
+    """
+    stems, rows, keys, begin_pairs, begin_triples, groups = zip(*known, strict=True)
+    pairs = list(map(add, begin_pairs, keys[1:]))
+    triples = list(map(add, begin_triples, pairs[1:]))
+    both = [*pairs, 0, *triples, *(0, 0)[: len(known)]]
+    columns = array("q", [*stems, *rows, *[key >> _ROW_SHIFT & ROWS - 1 for key in both]])
+    return np.frombuffer(columns, np.intp), both, list(groups)
+
+
+def _hashed(text: str, signs: Signs | bytes, fold: Hashes | Signs, edges: Ints, opens: set[int]) -> Words:
+    """Hash all words of a text at once."""
+    table = alphabet()
+    keys = _grams((fold * table.power[: len(fold)]).cumsum(), table.inverse, edges)
+    rows = (keys >> _U64(_ROW_SHIFT)).view(np.int64)
+    return Words(text, signs, rows, keys.tolist(), [0] * (len(edges) // 2), opens)
+
+
+def _codes(text: str) -> Ints:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.intp)
+
+
+def _edges(codes: Ints) -> Ints:
+    """Return in turn the character before a word and its last one; some characters are words by themselves."""
+    kind = alphabet().word.take(codes, mode="clip")
     inside = kind != 0
     joined = kind == 1
     joined = joined[1:] & joined[:-1]
@@ -245,28 +274,26 @@ def _grams(total: Hashes, inverse: Hashes, edges: Ints) -> Hashes:
     stem, one, two, three = keys
     np.subtract(total.take(np.minimum(edges[0::2] + STEM, edges[1::2])), begun, out=stem)
     stem *= back
-    stem += _PAIR
+    stem += _U64(_PAIR)
     np.subtract(ended, begun, out=one)
     one *= back
-    np.multiply(one[:-1], _PAIR, out=two[:-1])
+    np.multiply(one[:-1], _U64(_PAIR), out=two[:-1])
     two[:-1] += one[1:]
-    np.multiply(two[:-2], _PAIR, out=three[:-2])
+    np.multiply(two[:-2], _U64(_PAIR), out=three[:-2])
     three[:-2] += one[2:]
-    keys *= _MIX
+    keys *= _U64(_MIX)
     return keys.ravel()
 
 
 def build_lexicon(entries: dict[int, int]) -> Lexicon:
-    """Return the tables for entries ``{hash: class}``; of two entries in one slot the first one holds."""
-    slot = np.zeros(1 << _SLOT_BITS, np.bool_)
-    group: dict[int, int] = {}
-    for key, number in entries.items():
-        at = key >> (64 - _SLOT_BITS)
-        if not slot[at]:
-            slot[at] = True
-            group[key] = number
-    identity = np.array([0, *entries], _U64).tobytes() + np.array([0, *entries.values()], np.intp).tobytes()
-    return Lexicon(slot, group, identity)
+    """Return the tables for entries ``{hash: class}``; of entries whose first 18 bits are the same the first holds."""
+    firsts: dict[int, int] = {}
+    for key in entries:
+        firsts.setdefault(key >> (64 - _SLOT_BITS), key)
+    group = {key: entries[key] for key in firsts.values()}
+    slot = np.zeros(ROWS, np.bool_)
+    slot[[key >> _ROW_SHIFT for key in group]] = True
+    return Lexicon(slot, group, entries, {})
 
 
 def entry_key(entry: str) -> int:
@@ -277,52 +304,49 @@ def entry_key(entry: str) -> int:
     """
     if entry.endswith("*"):
         found = words(entry[:-1] + "xxxxxx")
-        if len(entry) != STEM + 1 or len(found.start) != 1:
+        if len(entry) != STEM + 1 or len(found.groups) != 1:
             raise ValueError(f"{entry!r}: a stem is five letters and a star")
-        return int(found.keys[0])
+        return found.keys[0]
     found = words(entry)
-    count = len(found.start)
+    count = len(found.groups)
     if not 1 <= count <= 3:  # noqa: PLR2004 (pairs and triples are hashed, nothing longer)
         raise ValueError(f"{entry!r} is {count} words long; one to three are possible")
-    return int(found.keys[count * count])
+    return found.keys[count * count]
 
 
 def extract(text: str, lexicon: Lexicon) -> tuple[Words, Features]:
     """Return the words and the features of a clipped text."""
-    found = words(text)
+    found = words(text, lexicon)
     hits = _lookup(found, lexicon)
-    rows = (found.keys >> _ROW_SHIFT).view(np.int64)
-    pairs = np.multiply(found.signs[:-1], CATEGORIES, dtype=np.intp)
-    pairs += found.signs[1:]
-    shape = SHAPE_VALUES.take(np.bincount(pairs, minlength=SHAPE), mode="clip")
-    return found, Features(rows, _skeleton(found, hits), shape, hits)
+    signs = found.signs
+    neighbours = np.ndarray((len(signs) - 1,), _NEIGHBOURS, signs, 0, (1,))  # any two bytes in a row as one number
+    pairs = np.bincount(alphabet().pair.take(neighbours), minlength=SHAPE)
+    return found, Features(found.rows, _skeleton(found, hits), SHAPE_VALUES.take(pairs, mode="clip"), hits)
 
 
 def _lookup(found: Words, lexicon: Lexicon) -> list[tuple[int, int]]:
     """Return the words that the lexicon knows and their classes; where entries overlap the longest one holds."""
-    maybe = lexicon.slot.take((found.keys >> _SLOT_SHIFT).view(np.int64)).nonzero()[0]
-    known, size = lexicon.group, len(found.start)
-    classes: dict[int, int] = {}
-    for at, key in zip(maybe.tolist(), found.keys.take(maybe).tolist(), strict=True):
+    groups, keys, known = found.groups.copy(), found.keys, lexicon.group
+    for at in lexicon.slot.take(found.rows[-len(keys) :]).nonzero()[0].tolist():
+        key = keys[at] & _MASK
         if key in known:
-            classes[at % size] = known[key]  # stems to triples: the last one wins
-    hits = [(at, group) for at, group in sorted(classes.items()) if group]
+            groups[at % len(groups)] = known[key]  # stems to triples: the last one wins
+    hits = list(compress(enumerate(groups), groups))
     return hits if len(hits) <= MAX_HITS else hits[: MAX_HITS // 2] + hits[-MAX_HITS // 2 :]
 
 
 def _skeleton(found: Words, hits: list[tuple[int, int]]) -> Ints:
     """Return columns for the classes met: alone, opening a sentence, first, last, in pairs; and the sizes."""
-    columns = _sizes(len(found.text), len(found.start), len(hits))
+    columns = _sizes(len(found.text), len(found.groups), len(hits))
     if hits:
-        first, last = hits[0], hits[-1][1]
+        first, last, opens = hits[0], hits[-1][1], found.opens
         columns += [first[1] + (3 * N_CLASS if first[0] < 2 else 4 * N_CLASS), last + 5 * N_CLASS]  # noqa: PLR2004
         columns += [group for _, group in hits]
-        text, start = found.text, found.start
-        columns += [group + N_CLASS for at, group in hits if text[start[at] - 2] in _OPENS]
+        columns += [group + N_CLASS for at, group in hits if at in opens]
         columns += [
             PAIRS + 2 * (N_CLASS * group + after) + (then - at <= NEAR) for (at, group), (then, after) in pairwise(hits)
         ]
-    return np.array(columns, np.intp)
+    return np.frombuffer(array("q", columns), np.intp)
 
 
 def _sizes(chars: int, count: int, hits: int) -> list[int]:

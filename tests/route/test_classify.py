@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.call import Reasons
 from app.route import features as f
-from app.route.classify import KINDS, classify, difficulty, load
+from app.route.classify import _MOST_SYSTEMS, KINDS, _system_code, classify, difficulty, load
 
 DATA = Path(__file__).parent.parent / "data" / "confusion.jsonl"
 CONFUSION: list[dict[str, str]] = [json.loads(line) for line in DATA.read_text("utf-8").splitlines()]
@@ -209,3 +210,30 @@ def test_weights_are_read_once_and_on_demand() -> None:
         "c.classify([]); assert 'sklearn' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(max_size=300), st.sampled_from(("continue", "another one, please", "make it shorter", "and now?", "ok")))
+def test_a_system_prompt_that_was_read_before_counts_the_same(system: str, text: str) -> None:
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
+    model = load()._replace(systems={})
+    assert classify(messages, model=model) == classify(messages, model=model)
+    assert classify(messages) == classify(messages, model=model._replace(systems={}))
+
+
+def test_few_system_prompts_are_remembered() -> None:
+    model = load()._replace(systems={})
+    for at in range(_MOST_SYSTEMS + 2):
+        _system_code(model, f"You are number {at}.")
+        assert len(model.systems) <= _MOST_SYSTEMS
+    assert len(model.systems) == 2
+
+
+def test_reasons_are_read_as_a_tuple_is() -> None:
+    reasons = Reasons(("asks for chat", "complexity 2 of 10", "offers tools"), lambda: (": 'hello'", ""))
+    told = ("asks for chat: 'hello'", "complexity 2 of 10", "offers tools")
+    assert reasons == told
+    assert (*reasons,) == told
+    assert (len(reasons), reasons[0], reasons[1:], repr(reasons)) == (3, told[0], told[1:], repr(told))
+    assert hash(reasons) == hash(told)
+    assert reasons != told[:1]

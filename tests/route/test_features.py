@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.route import features as f
+from app.route.alphabet import OPENS
+from app.route.classify import load
 
 
 def cut(text: str) -> list[str]:
     found = f.words(text)
-    return [found.text[a:b] for a, b in zip(found.start, found.end, strict=True)]
+    return [found.text[a:b] for a, b in zip(*found.bounds(), strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -81,3 +83,37 @@ def test_columns_stay_in_their_tables(text: str) -> None:
     assert ((found.rows >= 0) & (found.rows < f.ROWS)).all()
     assert ((found.skeleton >= 0) & (found.skeleton < f.SKELETON)).all()
     assert len(found.shape) == f.SHAPE
+
+
+TEXTS = st.one_of(
+    st.text(st.characters(max_codepoint=127), max_size=1200),
+    st.text(st.sampled_from("aA b.B\n:+0é")),
+    st.lists(
+        st.sampled_from(("Write", "a", "unit", "test", "in", "C#", "hello.", "why?\n", "x" * 30, "é", "def f():"))
+    ).map(" ".join),
+)
+
+
+@settings(deadline=None)
+@given(TEXTS)
+def test_words_met_before_give_what_hashing_the_whole_text_gives(text: str) -> None:
+    text = f.clip(text)
+    lexicon = load().lexicon._replace(kept={})
+    whole = f.words(text)
+    for _ in range(2 + len(whole.groups) // f._FEW):  # a few of the new words are kept each time
+        found, columns = f.extract(text, lexicon)
+        assert columns.rows.tolist() == whole.rows.tolist()
+        assert columns.hits == f._lookup(whole, lexicon)
+        assert found.opens == {at for at, start in enumerate(whole.bounds()[0]) if whole.text[start - 2] in OPENS}
+    short_of = {word for word in whole.text.lower().split() if word.isalpha() and len(word) <= f._LONGEST_KEPT}
+    assert not text.isascii() or not short_of or lexicon.kept
+
+
+def test_few_words_are_kept_and_none_that_is_long() -> None:
+    lexicon = f.build_lexicon({})
+    for at in range(2 * f._MOST_KEPT):
+        f._meet(f"{at:o}".translate(str.maketrans("01234567", "abcdefgh")).encode(), lexicon)
+        assert len(lexicon.kept) <= f._MOST_KEPT
+    before = len(lexicon.kept)
+    f._meet(b"x" * (f._LONGEST_KEPT + 1), lexicon)
+    assert len(lexicon.kept) == before
