@@ -12,7 +12,6 @@ import re
 import struct
 from collections import Counter, defaultdict
 from functools import cache
-from itertools import repeat
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from app.route.quality_words import SHORTENING_KINDS
@@ -61,8 +60,8 @@ for _language, _words in _STOP_WORDS.items():
 _LANGUAGES: Final = tuple(_STOP_WORDS)
 _WORD_UNITS: Final = math.lcm(*range(1, len(_LANGUAGES) + 1))
 """What a word adds to its languages, shared out evenly among them."""
-_FIELDS: Final = struct.Struct(f"<{2 * len(_LANGUAGES)}Q")
-"""Of each language the units, then of each the number of its words."""
+_FIELDS: Final = struct.Struct(f"<{len(_LANGUAGES)}I{len(_LANGUAGES)}H")
+"""Of each language the units, then of each the number of its words: texts of 5,000 words of two letters fit in."""
 
 
 @cache
@@ -72,6 +71,11 @@ def _added(languages: tuple[str, ...]) -> int:
 
 
 _ADDED: Final = {word: _added(languages) for word, languages in _LANGUAGES_OF.items()}
+_OWN: Final = {
+    name: frozenset(word.encode() for word, languages in _LANGUAGES_OF.items() if languages == (name,))
+    for name in _LANGUAGES
+}
+"""Of each language the words that no other one shares, in bytes."""
 _ASCII_ADDED: Final = {word.encode(): added for word, added in _ADDED.items() if word.isascii()}
 _ASCII_LETTERS: Final = bytes(byte | 32 if bytes([byte]).isalpha() else 32 for byte in range(256))
 """Small letters, and a blank for all else."""
@@ -147,7 +151,7 @@ def wrong_language(case: Case) -> bool:
     if not case.ask or case.kind == "translation":
         return False
     suspects = _suspects(case.parts.prose)
-    if not suspects:
+    if not suspects or _speaks(case.ask, suspects):
         return False
     newest = _read(case.ask, _MIN_LETTERS, _ENOUGH_HITS)
     foreign = [answer for answer in suspects if _differs(answer, newest) and not _akin(answer, newest)]
@@ -162,6 +166,14 @@ def _suspects(prose: str) -> list[_Reading]:
         drifted = _read(_prose(end), _MIN_ANSWER_LETTERS, _ENOUGH_ANSWER_HITS)
         readings += [drifted] if drifted.script != "latin" else []
     return [reading for reading in readings if reading.language]
+
+
+def _speaks(ask: str, suspects: list[_Reading]) -> bool:
+    """Tell whether an ask in ASCII has words of their own of all the languages: a short way to :func:`_akin`."""
+    if not ask.isascii() or not all(answer.script == "latin" for answer in suspects):
+        return False
+    words = ask.encode("ascii").translate(_ASCII_LETTERS).split()
+    return not any(_OWN[str(answer.language)].isdisjoint(words) for answer in suspects)
 
 
 def _prose(text: str) -> str:
@@ -225,7 +237,7 @@ def _read(text: str, min_letters: int, enough_hits: int) -> _Reading:
     scripts = frozenset(_GROUPS.get(name, name) for name in signs)
     script = _main_script(latin, weights, total) if total >= min_letters else ""
     if script == "latin":
-        language = _latin_language(sum(map(_ADDED.get, words, repeat(0))), len(words), enough_hits)
+        language = _latin_language(sum(filter(None, map(_ADDED.get, words))), len(words), enough_hits)
     else:
         language = _script_language(script, signs, text)
     return _Reading(language, script, scripts, words)
@@ -237,7 +249,7 @@ def _read_ascii(text: str, min_letters: int, enough_hits: int) -> _Reading:
     words = letters.split()
     if len(letters) - letters.count(b" ") < max(min_letters, 1):
         return _Reading(None, "", frozenset(), words)
-    added = sum(map(_ASCII_ADDED.get, words, repeat(0)))
+    added = sum(filter(None, map(_ASCII_ADDED.get, words)))
     return _Reading(_latin_language(added, len(words), enough_hits), "latin", frozenset(), words)
 
 

@@ -197,9 +197,13 @@ def _one_sign(text: str) -> bool:
     A sign of which there is so much stands at one of four places all but surely, at the last if the text ends in it.
     """
     tail = text[-_TAIL:]
-    places = {tail[len(tail) * quarter // 4 - 1] for quarter in (1, 2, 3, 4)} if len(tail) >= _RUN else set()
-    runs = (sign for sign in places if not sign.isspace() and 2 * tail.count(sign) >= len(tail))
-    return any(sign * (_RULER_RUN if sign in _RULERS else _RUN) in tail for sign in runs)
+    size = len(tail)
+    for quarter in (1, 2, 3, 4) if size >= _RUN else ():
+        sign = tail[size * quarter // 4 - 1]
+        run = _RULER_RUN if sign in _RULERS else _RUN
+        if 2 * tail.count(sign) >= size and not sign.isspace() and sign * run in tail:
+            return True
+    return False
 
 
 _PROBE = 16

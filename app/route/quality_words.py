@@ -16,16 +16,17 @@ class Guarded:
         patterns: of which the first that is found counts.
     """
 
-    __slots__ = ("_words", "patterns")
+    __slots__ = ("_ascii", "_words", "patterns")
 
     def __init__(self, words: tuple[str, ...], *patterns: re.Pattern[str]) -> None:
         self._words = words
+        self._ascii = tuple(word for word in words if word.isascii())
         self.patterns = patterns
 
     def search(self, text: str) -> re.Match[str] | None:
         """Return what the first pattern that is in the text found there."""
         low = text.lower()
-        if not any(map(low.__contains__, self._words)):
+        if not any(map(low.__contains__, self._ascii if low.isascii() else self._words)):
             return None
         return self.unguarded(text)
 

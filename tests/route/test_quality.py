@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.route import quality, quality_syntax
+from app.route import quality_language as language
 from app.route import quality_words as words
 from app.route.quality import FAULTS, better, has_code_block, inspect
 from tests.route import quality_corpus as corpus
@@ -250,3 +251,23 @@ def test_broken_code_of_other_languages_is_found(language: str) -> None:
     pytest.importorskip(module, reason="the extra `syntax` is not installed")
     assert quality_syntax._parser(module, factory) is not None
     assert check(f"```{language}\n{BROKEN[language]}\n```", kind="code") == ("broken_code",)
+
+
+STOP_WORDS = st.lists(st.sampled_from(sorted(language._LANGUAGES_OF)), max_size=40).map(" ".join)
+
+
+@settings(deadline=None)
+@given(STOP_WORDS, STOP_WORDS)
+def test_the_short_way_to_one_language_says_no_more_than_the_long_one(ask: str, answer: str) -> None:
+    suspects = language._suspects(answer)
+    newest = language._read(ask, language._MIN_LETTERS, language._ENOUGH_HITS)
+    if suspects and language._speaks(ask, suspects):
+        assert all(language._akin(suspect, newest) for suspect in suspects)
+
+
+@settings(deadline=None)
+@given(STOP_WORDS)
+def test_bytes_are_read_as_text_is(text: str) -> None:
+    text = text.encode("ascii", "ignore").decode()
+    plain, wide = (language._read(each, 12, 3) for each in (text, f"{text} \u2019"))
+    assert (plain.language, plain.script, plain.words()) == (wide.language, wide.script, wide.words())
