@@ -86,8 +86,8 @@ def read_case(
     visible = _visible(text, prefill)
     return Case(
         ask=clip(message_text(messages[newest])) if newest >= 0 else "",
-        system=clip("\n".join(message_text(m) for m in messages[:_MAX_SYSTEM] if m.get("role") in _SYSTEM_ROLES)),
-        context=tuple(clip(message_text(m)) for m in turns if m.get("role") not in _SYSTEM_ROLES),
+        system=clip("\n".join([message_text(m) for m in messages[:_MAX_SYSTEM] if m.get("role") in _SYSTEM_ROLES])),
+        context=tuple([clip(message_text(m)) for m in turns if m.get("role") not in _SYSTEM_ROLES]),
         raw=text,
         text=visible,
         parts=split(visible),
@@ -157,7 +157,7 @@ def _closes(opening: re.Match[str], found: re.Match[str]) -> bool:
 
 def _visible(text: str, prefill: str) -> str:
     whole = text if not prefill or text.startswith(prefill) else prefill + text
-    thought = _THINK.match(whole)
+    thought = _THINK.match(whole) if "<think" in whole else None
     return (whole[thought.end() :] if thought else whole).strip().strip(_INVISIBLE).strip()
 
 
@@ -166,13 +166,17 @@ def _json_format(value: Any) -> Mapping[str, Any] | None:
 
 
 def _stops(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
     values = [value] if isinstance(value, str) else _list(value)
     return tuple(stop for stop in values if isinstance(stop, str))
 
 
 def _token_limit(body: Mapping[str, Any]) -> int | None:
-    limits = (body.get("max_completion_tokens"), body.get("max_tokens"))
-    return next((limit for limit in limits if type(limit) is int), None)
+    for limit in (body.get("max_completion_tokens"), body.get("max_tokens")):
+        if type(limit) is int:
+            return limit
+    return None
 
 
 def _list(value: Any) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
+from string import digits
 from typing import TYPE_CHECKING, Final
 
 from app.route import quality_words as words
@@ -130,7 +131,7 @@ def _cut_on_purpose(case: Case) -> bool:
 
 def _named_words(ask: str) -> float:
     """Return the words that the ask wants at least, 0 where it names no length or wants something brief."""
-    if words.DIGIT.search(ask) is None:
+    if ask.isascii() and not any(map(ask.__contains__, digits)):
         return 0
     lengths = [
         float(found["count"]) * words.unit_words(found["unit"])
@@ -234,6 +235,8 @@ _SQUEEZE_RATIO = 7  # prose 1.5-3, verse with a refrain up to 4, a loop 10 and m
 
 def _squeezes(prose: str) -> bool:
     """Tell whether the prose deflates far better than any prose that says something (start and end looked at alike)."""
+    if prose.isascii() and len(prose) < _SQUEEZE_CHARS:
+        return False
     return any(_ratio(part) >= _SQUEEZE_RATIO <= _ratio(_unruled(part)) for part in {prose[:_TAIL], prose[-_TAIL:]})
 
 
@@ -256,7 +259,10 @@ _LINE_CHARS = 20
 
 def _one_line(prose: str) -> bool:
     """Tell whether one line of prose stands there six times or more (20, if short) and makes up half of all lines."""
-    stripped = (line.lstrip(_ITEM_SIGNS).rstrip() for line in prose[-_TAIL:].splitlines())
+    lines = prose[-_TAIL:].splitlines()
+    if len(lines) < _SAME_LINES:
+        return False
+    stripped = (line.lstrip(_ITEM_SIGNS).rstrip() for line in lines)
     lines = [line for line in stripped if len(line) > 1]
     if len(lines) < _SAME_LINES:
         return False

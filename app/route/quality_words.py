@@ -41,7 +41,6 @@ UNSPACED: Final = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\u
 
 SHORTENING_KINDS: Final = frozenset({"summarise", "extraction", "translation"})
 
-DIGIT: Final = re.compile(r"\d")
 # A length: its number and unit. It counts where a word that asks for text stands before it, and no ceiling does.
 LENGTH: Final = re.compile(
     r"(?<![\w.,])(?P<count>\d{1,5})[ -]?(?P<unit>words?|wörter|worten?|mots|palabras|palavras|parole|слова?|słów|"
