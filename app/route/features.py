@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 import re
-from array import array
 from functools import cache, lru_cache
 from itertools import compress, pairwise
 from operator import add, mul
-from typing import NamedTuple
+from struct import Struct
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,7 @@ _U64 = np.uint64
 _MIX, _PAIR = 0xD6E8FEB86659FD93, 0xC2B2AE3D27D4EB4F
 _MASK = (1 << 64) - 1
 _SLOT_BITS = 18
-_ROW_SHIFT = 64 - ROW_BITS
+_ROW_SHIFT, _ROW_MASK = 64 - ROW_BITS, ROWS - 1
 _NEIGHBOURS = np.dtype("<u2")
 
 Floats = NDArray[np.float32]
@@ -198,11 +198,11 @@ def _opening(folded: bytes) -> set[int]:
 
 def _known(cut: list[bytes], lexicon: Lexicon) -> list[Kept] | None:
     """Return what is known of the words; None where too many are new."""
-    known = list(map(lexicon.kept.get, cut))
+    known: list[Any] = list(map(lexicon.kept.get, cut))
     new = [at for at, each in enumerate(known) if each is None] if None in known else []
     for at in new[:_FEW]:
         known[at] = _meet(cut[at], lexicon)
-    return [each for each in known if each] if len(new) <= _FEW else None
+    return known if len(new) <= _FEW else None
 
 
 def _meet(word: bytes, lexicon: Lexicon) -> Kept:
@@ -234,8 +234,18 @@ def _joined(known: list[Kept]) -> tuple[Ints, list[int], list[int]]:
     pairs = list(map(add, begin_pairs, keys[1:]))
     triples = list(map(add, begin_triples, pairs[1:]))
     both = [*pairs, 0, *triples, *(0, 0)[: len(known)]]
-    columns = array("q", [*stems, *rows, *[key >> _ROW_SHIFT & ROWS - 1 for key in both]])
-    return np.frombuffer(columns, np.intp), both, list(groups)
+    columns = _array([*stems, *rows, *[key >> _ROW_SHIFT & _ROW_MASK for key in both]])
+    return columns, both, list(groups)
+
+
+def _array(numbers: list[int]) -> Ints:
+    """Return the numbers in an array, in half the time that numpy takes to look at each."""
+    return np.frombuffer(_packer(len(numbers)).pack(*numbers), np.int64)
+
+
+@lru_cache(maxsize=1024)
+def _packer(count: int) -> Struct:
+    return Struct(f"={count}q")
 
 
 def _hashed(text: str, signs: Signs | bytes, fold: Hashes | Signs, edges: Ints, opens: set[int]) -> Words:
@@ -346,7 +356,7 @@ def _skeleton(found: Words, hits: list[tuple[int, int]]) -> Ints:
         columns += [
             PAIRS + 2 * (N_CLASS * group + after) + (then - at <= NEAR) for (at, group), (then, after) in pairwise(hits)
         ]
-    return np.frombuffer(array("q", columns), np.intp)
+    return _array(columns)
 
 
 def _sizes(chars: int, count: int, hits: int) -> list[int]:
