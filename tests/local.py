@@ -120,7 +120,8 @@ def serving(folder: Path, text: str, *command: str, **env: str) -> Iterator[Serv
         del told["LOCAL_ONLY"]
     process: Process
     with log.open("wb") as sink:
-        if command or "PYTHONPATH" in env:
+        # Workers count in files that the environment names before anything is imported.
+        if command or "PYTHONPATH" in env or "WORKERS=" in text:
             process = subprocess.Popen(arguments, cwd=ROOT, env=told, stdout=sink, stderr=sink)
         else:
             process = forks.start(*arguments[2:], env=told, stdout=sink, stderr=sink)
