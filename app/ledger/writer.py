@@ -36,7 +36,9 @@ _LAST_S = 3.0
 _MOST_ROWS = 50_000
 """Calls that may wait in memory, some 2 kB each."""
 _BATCH = 2000
-_AT_ONCE = 32
+_TURN_S, _SHARE = 0.0005, 0.1
+"""How long rows are made before the calls get their turn: at least this, and up to this share of what they took. A call
+costs a hundred times its row, so that rows never pile up."""
 
 
 class Ledger:
@@ -124,14 +126,18 @@ class Ledger:
         self._metrics.waiting(len(self._rows), self._spill.waiting + sum(each.waiting for each in self._orphans))
 
     async def _made(self) -> list[Row]:
-        """Make rows of the records that came in, with room for the calls in between."""
+        """Make rows of the records that came in, in turns with the calls: the longer theirs, the longer are these."""
         rows, self._rows = self._rows, []
         records, self._records = self._records, []
-        for count, (record, at_s) in enumerate(records, 1):
+        until = time.monotonic() + _TURN_S
+        for record, at_s in records:
             self._number += 1
             rows.append(make_row(record, f"{self._name}-{self._number:x}", int(at_s * 1000)))
-            if count % _AT_ONCE == 0:
+            now = time.monotonic()
+            if now >= until:
                 await asyncio.sleep(0)
+                back = time.monotonic()
+                until = back + max(_TURN_S, _SHARE * (back - now))
         return rows
 
     async def close(self) -> None:

@@ -104,14 +104,14 @@ def classify(messages: list[dict[str, Any]], tools: bool = False, model: Model |
     model = model or load()
     turns = read(messages)
     text = f.clip(turns.last)
-    words, found = f.extract(text, model.lexicon)
+    _, found = f.extract(text, model.lexicon)
     scores = score(model, found)
     kind = kind_of(scores, scores.code + _context(model, turns, scores.code))
     estimate = tokens(messages)
     complexity = 1 + bisect(model.edges, hardness(scores, kind) + _length_bonus(len(turns.last)))
     fenced = "```" in text
     plain = _reasons(kind, complexity, estimate, turns.images, fenced=fenced, tools=tools)
-    return Verdict(kind, complexity, estimate, Reasons(plain, partial(_quotes, kind, words, found, fenced=fenced)))
+    return Verdict(kind, complexity, estimate, Reasons(plain, partial(_quotes, kind, text, model, fenced=fenced)))
 
 
 def difficulty(text: str) -> float:
@@ -211,8 +211,9 @@ def _reasons(kind: str, complexity: int, estimate: int, images: int, *, fenced: 
     return tuple(reasons)
 
 
-def _quotes(kind: str, words: f.Words, found: f.Features, *, fenced: bool) -> tuple[str, ...]:
+def _quotes(kind: str, text: str, model: Model, *, fenced: bool) -> tuple[str, ...]:
     """Return what the first reasons quote: the phrase that the kind rests on, and the one that the complexity does."""
+    words, found = f.extract(text, model.lexicon)  # anew: what was found takes ten times the memory of the text
     asked, hard = (_quoted(words, found, groups) for groups in (_GROUPS[kind], _HARD))
     return (asked, "", hard) if fenced else (asked, hard)
 

@@ -168,6 +168,28 @@ async def test_a_busy_event_loop_does_not_keep_rows_from_the_database(tmp_path: 
     await kept.database.close()
 
 
+async def test_rows_do_not_pile_up_where_a_round_of_the_event_loop_is_long(tmp_path: Path) -> None:
+    """With a fixed number of rows a round, a gateway with hundreds of calls at once would make fewer than it gets."""
+    kept = Kept(f"sqlite+aiosqlite:///{tmp_path}/x.db", tmp_path)
+    ledger, loop, rounds = kept.ledger(), asyncio.get_running_loop(), 0
+
+    def work() -> None:
+        nonlocal rounds
+        rounds += 1
+        until = time.perf_counter() + 0.05
+        while time.perf_counter() < until:
+            pass
+        if rounds < 50:
+            loop.call_soon(work)
+
+    for number in range(3000):
+        ledger.observe(record(number))
+    loop.call_soon(work)
+    assert len(await ledger._made()) == 3000
+    assert rounds < 50
+    rounds = 50
+
+
 async def test_what_the_database_misses_waits_in_a_file_and_is_counted_once(kept: Kept) -> None:
     away = Away(kept.address)
     await away.start()
