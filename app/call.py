@@ -203,11 +203,11 @@ class Reasons(Sequence[str]):
         quotes: returns what is to be put after each of the first sentences.
     """
 
-    __slots__ = ("_quotes", "plain")
+    __slots__ = ("plain", "quotes")
 
     def __init__(self, plain: tuple[str, ...], quotes: Callable[[], tuple[str, ...]]) -> None:
         self.plain = plain
-        self._quotes = quotes
+        self.quotes = quotes
 
     def __len__(self) -> int:
         return len(self.plain)
@@ -220,7 +220,7 @@ class Reasons(Sequence[str]):
     @overload
     def __getitem__(self, at: slice) -> tuple[str, ...]: ...
     def __getitem__(self, at: int | slice) -> str | tuple[str, ...]:
-        return tuple(map(add, self.plain, (*self._quotes(), *[""] * len(self.plain))))[at]
+        return tuple(map(add, self.plain, (*self.quotes(), *[""] * len(self.plain))))[at]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, (Reasons, tuple)) and self[:] == other[:]
@@ -230,6 +230,13 @@ class Reasons(Sequence[str]):
 
     def __repr__(self) -> str:
         return repr(self[:])
+
+
+def led_by(first: str, reasons: Sequence[str]) -> Sequence[str]:
+    """Return reasons with one before them that quotes nothing; what the others quote is not looked up for it."""
+    if not isinstance(reasons, Reasons):
+        return (first, *reasons)
+    return Reasons((first, *reasons.plain), lambda: ("", *reasons.quotes()))
 
 
 @value

@@ -60,6 +60,7 @@ async def life(app: Direct) -> AsyncIterator[None]:
     settings = gateway.live.current
     gateway.metrics.config_loaded(ok=True)
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(gateway.metrics.hand_over)  # the other workers go on showing what this one has counted
         directory = os.environ.get(RUN_DIR) or stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-"))
         gateway.backends = Backends(int(settings.max_answer_mb * 1024 * 1024), Path(directory), gateway.metrics)
         stack.push_async_callback(gateway.backends.close)

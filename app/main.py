@@ -86,7 +86,10 @@ def _site(gateway: Gateway, endpoints: dict[str, CallEndpoint], origins: Iterabl
 
 
 class _Labels:
-    """Labels of targets from a closed set: what the configuration names; everything else is ``backend/other``."""
+    """Labels of targets from a closed set: what the configuration names or has named; else ``backend/other``.
+
+    A call may be counted after a reload that forgot its target. Any thread may ask.
+    """
 
     def __init__(self, live: Live) -> None:
         self._live = live
@@ -95,10 +98,11 @@ class _Labels:
 
     def __call__(self, target: Target) -> str:
         if self._generation != self._live.generation:
-            self._generation = self._live.generation
-            settings = self._live.current
+            generation, settings = self._live.generation, self._live.current
             chains = [chain_of_role(role, settings) for role in settings.chains]
-            self._known = {choice.target: str(choice.target) for chain in chains for choice in chain}
+            named = {choice.target: str(choice.target) for chain in chains for choice in chain}
+            self._known = {**self._known, **named}
+            self._generation = generation
         return self._known.get(target) or f"{target.backend}/other"
 
 

@@ -210,6 +210,7 @@ class _Worker(Process):
     def _forked(self) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who begins reads the settings anyway
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         self.target(self._sockets)
 

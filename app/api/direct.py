@@ -61,8 +61,11 @@ class Direct:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the app's life."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._live(receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close"})
             return
         ways = self._direct.get(scope["method"])
         direct = ways.get(scope["path"]) if ways is not None else None

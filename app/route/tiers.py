@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from app.call import led_by
 from app.route.classify import KINDS
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def hinted(verdict: Verdict, hints: Hints, sub: SubCall | None = None) -> Verdic
         )
     if hints.complexity is not None:
         reason = f"complexity {hints.complexity} was given with the call"
-        verdict = replace(verdict, complexity=hints.complexity, reasons=(reason, *verdict.reasons))
+        verdict = replace(verdict, complexity=hints.complexity, reasons=led_by(reason, verdict.reasons))
     return verdict
 
 
@@ -55,9 +56,9 @@ def _of_prompt(verdict: Verdict, sub: SubCall) -> Verdict:
     """Judge a call as the prompt file says; what it does not say stays as it was found."""
     reasons = verdict.reasons
     if sub.complexity is not None:
-        reasons = (f"the task {sub.task} has complexity {sub.complexity}", *reasons)
+        reasons = led_by(f"the task {sub.task} has complexity {sub.complexity}", reasons)
     if sub.kind is not None:
-        reasons = (f"the task {sub.task} is of the kind {sub.kind}", *reasons)
+        reasons = led_by(f"the task {sub.task} is of the kind {sub.kind}", reasons)
     return replace(
         verdict, kind=sub.kind or verdict.kind, complexity=sub.complexity or verdict.complexity, reasons=reasons
     )
@@ -66,12 +67,12 @@ def _of_prompt(verdict: Verdict, sub: SubCall) -> Verdict:
 def _of_task(verdict: Verdict, task: str) -> Verdict:
     """Judge a call by the name of its task; the name of a kind is a task too, of the complexity that was found."""
     if task in KINDS and task not in TASKS:
-        return replace(verdict, kind=task, reasons=(f"the call was said to be {task}", *verdict.reasons))
+        return replace(verdict, kind=task, reasons=led_by(f"the call was said to be {task}", verdict.reasons))
     if task not in TASKS:
-        return replace(verdict, reasons=(f"the task {task!r} has no complexity of its own", *verdict.reasons))
+        return replace(verdict, reasons=led_by(f"the task {task!r} has no complexity of its own", verdict.reasons))
     kind, complexity = TASKS[task]
     reason = f"the task {task} has complexity {complexity}"
-    return replace(verdict, kind=kind, complexity=complexity, reasons=(reason, *verdict.reasons))
+    return replace(verdict, kind=kind, complexity=complexity, reasons=led_by(reason, verdict.reasons))
 
 
 def tier(complexity: int | None, settings: Settings) -> str:

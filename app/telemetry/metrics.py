@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from functools import lru_cache
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from app.telemetry.tally import Observations
     from app.trace import Attempt, Record, Usage
 
+log = logging.getLogger("sluice")
 # From 50 us (a stage of ours) to 5 min (a long answer), about 2.5 steps a decade.
 BUCKETS = (
     *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -144,6 +146,8 @@ class Metrics:
 
     def observe(self, record: Record) -> None:
         """Take one call in, to be counted with others: the same work costs half where it is done in a row."""
+        if record.target is not None:
+            self._label(record.target)  # it has a name now; a reload may take it from the configuration
         self._uncounted.append(record)
         if len(self._uncounted) >= _MOST_UNCOUNTED:
             self._count_all()
@@ -153,7 +157,15 @@ class Metrics:
             while self._uncounted:
                 record = self._uncounted.popleft()
                 for count in self._counted_by:
-                    count(record)
+                    self._try(count, record)
+
+    @staticmethod
+    def _try(count: Callable[[Record], None], record: Record) -> None:
+        """Count a record; what fails costs its own count, not another call's."""
+        try:
+            count(record)
+        except Exception:
+            log.exception("counting failed on the record of %s", record.request_id)
 
     def hand_over(self) -> None:
         """Give what was observed to Prometheus' values, where other workers find it too; any thread may."""

@@ -95,3 +95,17 @@ def _headers(response: httpx.Response) -> dict[str, str]:
     """Return the headers that both ways share, times without their figures."""
     kept = {name: value for name, value in response.headers.items() if not name.startswith(_OF_WEB_PAGES)}
     return {name: re.sub(r"dur=[\d.]+", "dur", value) for name, value in kept.items()}
+
+
+async def test_a_websocket_is_closed_and_begins_nothing(sluice: Running) -> None:
+    told: list[Any] = []
+
+    async def send(message: Any) -> None:
+        told.append(message["type"])
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    backends = sluice.gateway.backends
+    await sluice.app({"type": "websocket", "path": "/v1", "headers": []}, receive, send)
+    assert (told, sluice.gateway.backends) == (["websocket.close"], backends)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.call import Hints, Target, Verdict
+from app.call import Hints, Reasons, Target, Verdict
 from app.route.tiers import TASKS, arm_of, auto_roles, hinted, sticky_key, tier, tiers_above
 from app.settings import Settings
 from tests.route.table import settings
@@ -47,6 +47,19 @@ def test_hints_win(hints: Hints, kind: str, complexity: int) -> None:
     found = hinted(Verdict("code", 2, 7, ("the classifier's",)), hints)
     assert (found.kind, found.complexity, found.prompt_tokens) == (kind, complexity, 7)
     assert found.reasons[-1] == "the classifier's"
+
+
+def test_a_hint_leaves_what_the_classifier_quotes_unread() -> None:
+    read = []
+
+    def quotes() -> tuple[str, ...]:
+        read.append(1)
+        return (": 'a function'",)
+
+    reasons = Reasons(("asks for code", "complexity 2 of 10"), quotes)
+    found = hinted(Verdict("code", 2, 7, reasons), Hints(complexity=3)).reasons
+    assert read == []
+    assert tuple(found) == ("complexity 3 was given with the call", "asks for code: 'a function'", "complexity 2 of 10")
 
 
 def test_the_tasks_complexities() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.call import Target
@@ -83,6 +84,40 @@ async def test_our_overhead_leaves_the_backends_time_out(sluice: Running) -> Non
     assert _value(text, "sluice_overhead_seconds_sum") < 0.2
     assert _value(text, "sluice_stage_seconds_sum") > 0.6
     assert _value(text, "sluice_time_to_first_token_seconds_sum") > 0.3
+
+
+async def test_what_was_observed_last_is_counted_at_the_end(up: Upstream, start: Start) -> None:
+    async with start("MODEL_LARGE=up/ok\n", up=up) as sluice:
+        for _ in range(3):
+            assert (await sluice.chat("auto")).status_code == 200
+    labels = {"endpoint": "chat", "target": "up/ok", "role": "large", "outcome": "ok"}
+    assert sluice.gateway.metrics._registry.get_sample_value("sluice_requests_total", labels) == 3
+
+
+async def test_a_call_is_counted_under_its_target_though_a_reload_forgot_it(up: Upstream, start: Start) -> None:
+    async with start("MODEL_LARGE=up/before\n", up=up) as sluice:
+        assert (await sluice.chat("auto")).status_code == 200
+        sluice.env.write_text(sluice.env.read_text().replace("up/before", "up/after"))
+        assert (await sluice.client.post("/admin/reload")).status_code == 200
+        text = (await sluice.client.get("/metrics")).text
+    assert _value(text, "sluice_requests_total", target="up/before") == 1
+
+
+def test_a_record_that_cannot_be_counted_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    def is_own(target: Target) -> bool:
+        if target.model == "odd":
+            raise LookupError
+        return True
+
+    metrics = Metrics()
+    metrics.add_money(is_own)
+    for target in (Target("b", "a"), Target("b", "odd"), Target("b", "a")):
+        tried = (Attempt(target, "ok"),)
+        metrics.observe(Record("r", "chat", "t", False, "ok", 200, target, None, None, tried, None, {}, 1.0, 1.0))
+    text = metrics.text().decode()
+    assert _value(text, "sluice_requests_total", target="b/a") == 2
+    assert _value(text, "sluice_calls_avoided_total", reason="local") == 2
+    assert "counting failed on the record of r" in caplog.text
 
 
 def test_buckets_fit_50_us_and_5_min() -> None:
