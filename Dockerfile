@@ -62,5 +62,5 @@ COPY --from=build /venv /venv
 USER root
 RUN PYTHONDONTWRITEBYTECODE= python -c "import app.__main__, app.cli.serve, app.serve, app.main, app.api.site, app.tasks.contract, \
     app.ledger.connection, app.ledger.tables.create, sqlalchemy.dialects.sqlite.aiosqlite, jinja2, jsonschema, yaml, \
-    uvloop, uvicorn.lifespan.on, uvicorn.protocols.http.httptools_impl"
+    uvloop, uvicorn.lifespan.on"
 USER 10001

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.supervisors.multiprocess import SIGNALS, Multiprocess, Process
 
+from app.http1.protocol import Http1Protocol
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from socket import socket
@@ -45,7 +47,7 @@ _GARBAGE = 20_000
 """Objects made before garbage is looked for; Python's 700 mean several looks a call, and a call leaves hardly any."""
 _FORKS: bool = sys.platform == "linux"
 """Whether workers are forked: elsewhere libraries of the system may not survive it, and each imports all for itself."""
-_SHARED = ("app.main", "uvloop", "uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on")
+_SHARED = ("app.main", "uvloop", "uvicorn.lifespan.on")
 """What a supervisor imports for the workers that it forks; none of it begins a thread, a loop or a connection."""
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 _SWITCH_S = 0.001
@@ -305,7 +307,7 @@ def serve(live: Live) -> int:
             port=settings.port,
             workers=settings.workers,
             loop="uvloop" if sys.platform != "win32" else "auto",
-            http="httptools",
+            http=Http1Protocol,
             ws="none",
             lifespan="on",
             log_config=None,

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from hypothesis import HealthCheck, settings
 
+from app.http1.protocol import Http1Protocol
 from app.main import create_app
 from app.settings import Live
 from tests.ledger import ready
@@ -103,8 +104,8 @@ async def running(env_file: Path, text: str) -> AsyncIterator[Running]:
     env_file.write_text(text if kept else f"DATABASE_URL=off\n{text}")
     app = create_app(Live(env_file))
     checked = Checked(app)
-    server = _Server(
-        uvicorn.Config(checked, port=0, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False)
+    server = Server(
+        uvicorn.Config(checked, port=0, http=Http1Protocol, ws="none", lifespan="on", log_config=None, access_log=False)
     )
     # Without a limit: where calls wait for a connection, httpx looks at all of both whenever one of them ends.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
@@ -118,7 +119,7 @@ async def running(env_file: Path, text: str) -> AsyncIterator[Running]:
         assert found == [], found
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's server, which begins and ends when it is told to: its own loop looks ten times a second."""
 
     @contextlib.asynccontextmanager

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 _IMPORTS = {
     "app": (
         *("app.cli.commands", "app.serve", "app.main", "app.api.site"),
-        *("uvloop", "uvicorn.protocols.http.httptools_impl"),
+        "uvloop",
         *(
             "alembic.command",
             "app.ledger.connection",

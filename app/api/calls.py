@@ -20,6 +20,7 @@ from app.api.watch import ClientWatch
 from app.batch.local import BACKGROUND
 from app.dispatch import Answer
 from app.errors import CallerError, SluiceError
+from app.http1.exchange import caller_of
 from app.ledger.bill import Bill, make_bill
 from app.telemetry import w3c
 from app.trace import Trace
@@ -72,6 +73,7 @@ class Call:
         self._owner: Owner | None = scope["state"].get(BACKGROUND)
         self._dress = dress(self._settings, gateway, self._request_id, self._headers)
         self._send = send
+        self._client = caller_of(scope)
         self._trace = Trace(context=w3c.begin(self._headers, gateway.samples))
         self._turn = Turn(gateway.limits)
         self._ask: Ask | None = None
@@ -99,7 +101,7 @@ class Call:
         except SluiceError as error:
             await self._refuse(error)
             return
-        async with ClientWatch(receive) as watch:
+        async with ClientWatch(receive, self._client) as watch:
             await self._serve_until_the_end(ask, watch)
             watch.answered()
         if watch.gone:

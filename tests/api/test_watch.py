@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -89,21 +90,56 @@ async def test_a_single_one_that_leaves_closes_the_backend_within_100_ms(
     assert 'outcome="abandoned"' in sluice.gateway.metrics.text().decode()
 
 
-class _Receive:
-    """A caller that leaves when it is told to."""
+class _Left:
+    """A caller that leaves when it is told to, under a server that tells through ``receive`` alone."""
 
     def __init__(self) -> None:
-        self.left = asyncio.Event()
+        self._gone = asyncio.Event()
 
-    async def __call__(self) -> dict[str, Any]:
-        await self.left.wait()
+    async def receive(self) -> dict[str, Any]:
+        await self._gone.wait()
         return {"type": "http.disconnect"}
 
+    def leave(self) -> None:
+        self._gone.set()
 
-async def test_the_block_is_cancelled_and_nothing_else() -> None:
-    receive = _Receive()
-    async with ClientWatch(receive) as watch:
-        receive.left.set()
+    def watch(self) -> ClientWatch:
+        return ClientWatch(self.receive)
+
+
+class _Known(_Left):
+    """One under Sluice's own server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gone = False
+        self.on_gone: Callable[[], None] | None = None
+
+    def write_now(self, data: bytes) -> bool:
+        return bool(data)
+
+    def leave(self) -> None:
+        self.gone = True
+        if self.on_gone is not None:
+            self.on_gone()
+
+    def watch(self) -> ClientWatch:
+        return ClientWatch(self.receive, self)
+
+
+@pytest.fixture(params=[_Left, _Known])
+def caller(request: pytest.FixtureRequest) -> _Left:
+    made: _Left = request.param()
+    return made
+
+
+@pytest.mark.parametrize("before", [False, True])
+async def test_the_block_is_cancelled_and_nothing_else(caller: _Left, before: bool) -> None:
+    if before:
+        caller.leave()
+    async with caller.watch() as watch:
+        if not before:
+            caller.leave()
         await asyncio.Event().wait()
     assert watch.gone
     await asyncio.sleep(0)  # would raise, were the cancellation still due
@@ -112,27 +148,27 @@ async def test_the_block_is_cancelled_and_nothing_else() -> None:
     assert task.cancelling() == 0
 
 
-async def test_who_leaves_after_the_answer_is_no_deserter() -> None:
-    receive = _Receive()
-    async with ClientWatch(receive) as watch:
+async def test_who_leaves_after_the_answer_is_no_deserter(caller: _Left) -> None:
+    async with caller.watch() as watch:
         watch.answered()
-        receive.left.set()
+        caller.leave()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+    caller.leave()
     assert not watch.gone
 
 
-async def test_an_error_of_the_block_passes() -> None:
+async def test_an_error_of_the_block_passes(caller: _Left) -> None:
     with pytest.raises(LookupError):
-        async with ClientWatch(_Receive()):
+        async with caller.watch():
             raise LookupError
 
 
-async def test_a_cancellation_from_outside_passes() -> None:
+async def test_a_cancellation_from_outside_passes(caller: _Left) -> None:
     inside = asyncio.Event()
 
     async def work() -> None:
-        async with ClientWatch(_Receive()):
+        async with caller.watch():
             inside.set()
             await asyncio.Event().wait()
 
