@@ -192,19 +192,20 @@ class Exchange:
         found = dict(headers)
         if len(found) != len(headers) or b"transfer-encoding" in found or not b"".join(found).islower():
             headers, found = ordered(headers)
-        end = b"\r\n"
+        close = coding = b""
         if b"close" in found.get(b"connection", b"").lower():
             self.keeps = False
         elif not self.keeps or (self.more and self._expects):
-            self.keeps, end = False, CLOSE + end
+            self.keeps, close = False, CLOSE
         length = found.get(b"content-length")
         if self.silent or status in _BODILESS:
             self.silent = True
         elif length is not None:
             self._left = int(length)
         elif not self.old:
-            self._chunked, end = True, CHUNKED + end
-        self._held = b"".join((STATUS_LINES[status], self._connection.defaults(), joined(headers), end))
+            self._chunked, coding = True, CHUNKED
+        defaults = self._connection.defaults()
+        self._held = b"".join((STATUS_LINES[status], defaults, joined(headers), close, coding, b"\r\n"))
         self._started = True
 
     def _write(self, body: bytes, more: bool) -> None:

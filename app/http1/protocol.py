@@ -75,6 +75,7 @@ class Http1Protocol(asyncio.Protocol):
         self._parser: httptools.HttpRequestParser | None = _parser(self)
         self._scope: dict[str, Any] = {"asgi": {"version": config.asgi_version, "spec_version": "2.3"}}
         self._url = b""
+        self._target = b"", "", b"", b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._bodiless_bytes = 0
         self._defaults: tuple[Any, bytes] = (None, b"")
@@ -85,6 +86,7 @@ class Http1Protocol(asyncio.Protocol):
         self._read_paused = False
         self._idle_since = 0.0
         self._idle: asyncio.TimerHandle | None = None
+        self._ready: asyncio.Future[tuple[Exchange, dict[str, Any]]] | None = None
 
     # -- the event loop's side -----------------------------------------------------------------------------------------
 
@@ -124,6 +126,8 @@ class Http1Protocol(asyncio.Protocol):
         self.server_state.connections.discard(self)
         if self._idle is not None:
             self._idle.cancel()
+        if self._ready is not None:
+            self._ready.cancel()
         self._waiting.clear()
         self._incoming = None
         current, self._current = self._current, None
@@ -178,15 +182,15 @@ class Http1Protocol(asyncio.Protocol):
         self._headers, self._url = [], b""
         if self._bodiless_bytes > MOST_HEAD_BYTES and _size(url, headers) > MOST_HEAD_BYTES:
             raise _HeadTooLargeError
-        raw_path, query = _parts(url)
-        path = raw_path.decode("ascii")
+        if url != self._target[0]:
+            self._target = self._read_target(url)
         exchange = Exchange(self, headers, parser.should_keep_alive())
         scope = {
             **self._scope,
             "method": parser.get_method().decode("ascii"),
-            "path": self._root_path + (unquote(path) if "%" in path else path),
-            "raw_path": self._root_path.encode("ascii") + raw_path,
-            "query_string": query,
+            "path": self._target[1],
+            "raw_path": self._target[2],
+            "query_string": self._target[3],
             "headers": headers,
             "state": self._app_state.copy(),
             "extensions": {EXTENSION: exchange},
@@ -203,6 +207,13 @@ class Http1Protocol(asyncio.Protocol):
             self._start(exchange, scope)
         else:
             self._line_up(exchange, scope)
+
+    def _read_target(self, url: bytes) -> tuple[bytes, str, bytes, bytes]:
+        """Return what a request's target says: itself, the path, the path as it came, and the query."""
+        parsed = httptools.parse_url(url)
+        path = parsed.path.decode("ascii")
+        root = self._root_path
+        return url, root + unquote(path), root.encode("ascii") + parsed.path, parsed.query or b""
 
     def forget_head(self) -> None:
         """Drop what was read of a head."""
@@ -242,9 +253,23 @@ class Http1Protocol(asyncio.Protocol):
 
     def _start(self, exchange: Exchange, scope: dict[str, Any]) -> None:
         self._current = exchange
-        task = self.loop.create_task(exchange.run(self._app, scope))
+        ready, self._ready = self._ready, None
+        if ready is not None and not ready.done():
+            ready.set_result((exchange, scope))
+            return
+        task = self.loop.create_task(self._serve(exchange, scope))
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)
+
+    async def _serve(self, exchange: Exchange, scope: dict[str, Any]) -> None:
+        """Have the app answer one request after another: to wake a task costs less than to make one for each."""
+        while True:
+            await exchange.run(self._app, scope)
+            if self._ready is not None or self._parser is None:
+                return  # the next is in other hands, or does not come
+            del exchange, scope
+            self._ready = self.loop.create_future()
+            exchange, scope = await self._ready
 
     # -- the exchanges' side -------------------------------------------------------------------------------------------
 
@@ -348,15 +373,6 @@ def _parser(told: object) -> httptools.HttpRequestParser:
     parser = httptools.HttpRequestParser(told)
     parser.set_dangerous_leniencies(lenient_data_after_close=True)  # it is dropped here
     return parser
-
-
-def _parts(url: bytes) -> tuple[bytes, bytes]:
-    """Return a request's path and query."""
-    if url[:1] == b"/" and b"#" not in url:
-        path, _, query = url.partition(b"?")
-        return path, query
-    parsed = httptools.parse_url(url)
-    return parsed.path, parsed.query or b""
 
 
 def _size(url: bytes, headers: list[tuple[bytes, bytes]]) -> int:

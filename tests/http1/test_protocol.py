@@ -175,6 +175,35 @@ async def test_shutting_down_closes_what_is_idle_and_lets_the_rest_be_answered()
         assert await lined_up.ends()
 
 
+async def test_an_app_that_goes_on_after_its_answer_holds_up_nobody() -> None:
+    go_on, ended = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: dict[str, Any], _: Receive, send: Send) -> None:
+        await answer_with(send, scope["path"].encode())
+        if scope["path"] == "/slow":
+            await go_on.wait()
+            ended.set()
+
+    async with serving(app) as site:
+        line = await site.open()
+        line.write(get("/slow") + get("/a"))
+        assert [(await line.told()).body for _ in range(2)] == [b"/slow", b"/a"]
+        assert (await line.ask(get("/b"))).body == b"/b"
+        go_on.set()
+        await asyncio.wait_for(ended.wait(), 5)
+        assert (await line.ask(get("/c"))).body == b"/c"
+
+
+async def test_a_task_that_is_cancelled_between_requests_costs_none() -> None:
+    async with serving(echo) as site:
+        line = await site.open()
+        assert (await line.ask(get())).status == 200
+        for each in list(site.server.server_state.tasks):
+            each.cancel()
+        await until(lambda: not site.server.server_state.tasks)
+        assert (await line.ask(get())).status == 200
+
+
 # -- what is no request ------------------------------------------------------------------------------------------------
 
 
