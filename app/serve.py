@@ -295,31 +295,37 @@ def _forget(pid: int | None) -> None:
         mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
+def config_of(live: Live) -> uvicorn.Config:
+    """Return what uvicorn is told of the server."""
+    settings = live.current
+    return uvicorn.Config(
+        partial(_app, live) if settings.workers == 1 else "app.main:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="uvloop" if sys.platform != "win32" else "auto",
+        http=Http1Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        backlog=4096,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(settings.shutdown_s) or 1,
+        timeout_worker_healthcheck=30,
+    )
+
+
 def serve(live: Live) -> int:
     """Serve until told to stop; return the exit status."""
     gc.disable()  # looking for garbage among imports takes a fifth of the start
     settings = live.current
     with _run_dir(settings.workers):
-        config = uvicorn.Config(
-            partial(_app, live) if settings.workers == 1 else "app.main:create_app",
-            factory=True,
-            host=settings.host,
-            port=settings.port,
-            workers=settings.workers,
-            loop="uvloop" if sys.platform != "win32" else "auto",
-            http=Http1Protocol,
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=True,
-            proxy_headers=False,
-            backlog=4096,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=int(settings.shutdown_s) or 1,
-            timeout_worker_healthcheck=30,
-        )
+        config = config_of(live)
         if settings.workers == 1:
             server = Server(config)
             server.run([config.bind_socket()])

@@ -26,11 +26,17 @@ async def opened():
 
 asyncio.run(opened())
 told("sqlalchemy", "sqlalchemy.orm", "sqlalchemy.dialects.postgresql", "asyncpg", "alembic", "mako")
+
+from pathlib import Path
+from app.settings import Live
+
+app.serve.config_of(Live(Path(sys.argv[1], ".env"))).load()
+told("uvicorn.protocols.http.httptools_impl", "uvicorn.protocols.http.h11_impl", "h11", "fastapi")
 """
 
 
 def test_nothing_heavy_is_imported_at_the_start_nor_for_a_new_database(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _CODE, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
-    at_start, for_database = done.stdout.splitlines()
-    assert (at_start, for_database) == ("", "sqlalchemy")
+    at_start, for_database, to_serve = done.stdout.splitlines()
+    assert (at_start, for_database, to_serve) == ("", "sqlalchemy", "")

@@ -69,7 +69,8 @@ class Exchange:
         self._connection = connection
         self.headers = headers
         self._left: int | None = None
-        self._held = self.body = b""
+        self._held = b""
+        self.body: bytes | bytearray = b""
         self._chunked = self._continued = self._open = self._started = self._taken = False
         self.begun = self.complete = self.gone = self.old = self.silent = False
         self.more = True
@@ -122,7 +123,7 @@ class Exchange:
             self._connection.resume_reading()
         else:
             self._taken = True
-        return {"type": "http.request", "body": body, "more_body": self.more}
+        return {"type": "http.request", "body": bytes(body), "more_body": self.more}
 
     async def _arrival(self) -> None:
         if self._expects and not self.begun and not self._connection.transport.is_closing():

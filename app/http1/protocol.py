@@ -234,7 +234,12 @@ class Http1Protocol(asyncio.Protocol):
         exchange = self._incoming
         if exchange is None or exchange.complete:
             return
-        exchange.body += data
+        if not exchange.body:
+            exchange.body = data
+        elif isinstance(exchange.body, bytearray):
+            exchange.body += data
+        else:
+            exchange.body = bytearray(exchange.body) + data
         if exchange.waiters is not None:
             exchange.wake()
         if len(exchange.body) > _MOST_BODY_BYTES:
@@ -347,9 +352,10 @@ class Http1Protocol(asyncio.Protocol):
     def _part(self) -> None:
         """Close once the caller has, or soon: were it closed at once, what is not read yet would undo what was sent."""
         self._parser = None
-        self.resume_reading()
-        self.transport.write_eof()
-        self.loop.call_later(_LINGER_S, self.transport.close)
+        if not self.transport.is_closing():
+            self.resume_reading()
+            self.transport.write_eof()
+            self.loop.call_later(_LINGER_S, self.transport.close)
 
 
 class _AfterHead:

@@ -237,7 +237,7 @@ async def test_calls_leave_nothing_to_the_garbage_collector(sluice: Running) -> 
             for _ in range(3):
                 assert (await sluice.chat("up/m", stream=stream)).status_code == 200
         gc.collect()
-        left = {type(each).__name__ for each in gc.garbage} & {"Call", "ClientWatch", "SSEWriter", "Trace"}
+        left = {type(each).__name__ for each in gc.garbage} & {"Call", "ClientWatch", "Exchange", "SSEWriter", "Trace"}
     finally:
         gc.set_debug(0)
         gc.garbage.clear()

@@ -46,6 +46,17 @@ async def test_large_bodies_come_whole_to_an_app_that_takes_its_time() -> None:
         assert told.body == hashlib.sha256(body[:5_100_000]).digest()
 
 
+async def test_a_body_of_many_small_chunks() -> None:
+    async def app(_: dict[str, Any], receive: Receive, send: Send) -> None:
+        await answer_with(send, await body_of(receive))
+
+    async with serving(app) as site:
+        body = bytes(range(256)) * 100
+        chunks = b"".join(b"1\r\n%c\r\n" % each for each in body)
+        told = await site.ask(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+        assert told.body == body
+
+
 async def test_a_body_nobody_takes_is_not_read_on() -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 

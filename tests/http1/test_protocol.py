@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from functools import partial
 from typing import Any
 
@@ -87,6 +89,25 @@ async def test_who_sent_more_requests_is_seen_to_leave() -> None:
         await begun.wait()
         line.writer.transport.abort()
         await asyncio.wait_for(left.wait(), 5)
+
+
+async def test_requests_and_connections_leave_no_garbage() -> None:
+    async with serving(echo) as site:
+        await site.ask(post(b"hello"))
+        gc.collect()
+        gc.disable()
+        try:
+            line = await site.open()
+            for _ in range(3):
+                line.write(post(b"hello") + get("/a", "Connection: Upgrade", "Upgrade: x"))
+                assert [(await line.told()).status for _ in range(2)] == [200, 200]
+            known = [weakref.ref(each) for each in site.server.server_state.connections]
+            before = len(known)
+            line.writer.close()
+            await until(lambda: len(site.server.server_state.connections) < before)
+            await until(lambda: sum(each() is not None for each in known) == before - 1)
+        finally:
+            gc.enable()
 
 
 # -- the connection's end ----------------------------------------------------------------------------------------------
