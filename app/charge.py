@@ -17,6 +17,7 @@ from app.route.tiers import tiers_above
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from app.backend.base import Take
     from app.call import Ask, Plan, Target
     from app.gateway import Gateway
     from app.ledger.budgets import Reservation
@@ -150,6 +151,10 @@ class Tended:
         """
         events: list[Any] = await self._answer.batch()
         return events
+
+    def pass_on(self, take: Take) -> None:
+        """Offer plain text events that arrive while :meth:`batch` waits to ``take``; it waits on if they are taken."""
+        self._answer.pass_on(take)
 
     def close(self) -> None:
         """Close everything at once; harmless when repeated."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from app.admission import Limits
+from app.flow import Flow
 from app.guard.cache import AnswerCache, MemoryCache
 from app.guard.flight import Flights
 from app.guard.limits import Parallel, Rates
@@ -54,6 +55,7 @@ class Gateway:
         serving: set once calls can come: what a start need not wait for waits for it.
         draining: set once no new call is to come; answers then close their connections.
         inflight: calls under way.
+        flow: of streams; calls give way to it.
     """
 
     live: Live
@@ -81,3 +83,4 @@ class Gateway:
     serving: asyncio.Event = field(default_factory=asyncio.Event)
     draining: bool = False
     inflight: int = 0
+    flow: Flow = field(default_factory=Flow)

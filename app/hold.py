@@ -13,7 +13,7 @@ from app.patience import Until
 from app.transcript import Transcript
 
 if TYPE_CHECKING:
-    from app.backend.base import Event, EventStream
+    from app.backend.base import Event, EventStream, Take
     from app.call import Target
     from app.guard.breaker import Outcome, Permit
     from app.guard.gate import Slot
@@ -59,6 +59,7 @@ class Opened:
     script: Transcript = field(default_factory=Transcript)
     held: list[Event] = field(default_factory=list)
     unreadable: int = 0
+    _wait: Until | None = field(default=None, repr=False)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop, repr=False)
 
     def taken(self) -> list[Event]:
@@ -105,7 +106,8 @@ class Opened:
         finished = self.script.finished
         limit = min(self._loop.time() + (_AFTER_FINISH_S if finished else self.idle_s), self.deadline)
         try:
-            with Until(limit):
+            with Until(limit) as wait:
+                self._wait = None if finished else wait
                 return await self.stream.batch()
         except TimeoutError as error:
             if finished:
@@ -115,6 +117,19 @@ class Opened:
             if finished:
                 return []
             raise
+
+    def pass_on(self, take: Take) -> None:
+        """Offer plain text events that arrive while :meth:`pull` waits to ``take``; it waits on if they are taken."""
+
+        def heard(event: Event) -> bool:
+            wait = self._wait
+            if wait is None or not take(event):
+                return False
+            self.script.hear(event)
+            wait.limit = min(self._loop.time() + self.idle_s, self.deadline)
+            return True
+
+        self.stream.pass_on(heard)
 
     def _silent(self) -> BackendError:
         message = f"{self.hold.lane.target} went silent for {self.idle_s:g} s in mid-stream."

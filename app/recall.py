@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from app.rescue import StreamAnswer
     from app.trace import Trace
 
-    AnyAnswer = Answer | StreamAnswer | Replay | Tended | Listener[Any]
+    Streamed = StreamAnswer | Replay | Tended | Listener[Any]
+    AnyAnswer = Answer | Streamed
     Work = Callable[[Trace], Awaitable[AnyAnswer]]
 
 

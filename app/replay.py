@@ -14,6 +14,7 @@ from app.transcript import Transcript
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from app.backend.base import Take
     from app.call import Target
     from app.dispatch import Answer
 
@@ -36,6 +37,9 @@ class Replay:
         for each in events:
             self.said.hear(each)
         return events
+
+    def pass_on(self, take: Take) -> None:
+        """Offer nothing to ``take``: nothing is waited for."""
 
     def close(self) -> None:
         """Nothing is held."""

@@ -19,6 +19,7 @@ from app.route import known
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from app.backend.base import Take
     from app.call import Target
     from app.dispatch import Walk
     from app.hold import Hold, Opened
@@ -49,6 +50,7 @@ class StreamAnswer:
         self._judge = judge
         self._opened = opened
         self._done = False
+        self._take: Take | None = None
         self.said: Transcript = opened.script
 
     @property
@@ -73,6 +75,11 @@ class StreamAnswer:
         if not events:
             self._finish()
         return events
+
+    def pass_on(self, take: Take) -> None:
+        """Offer plain text events that arrive while :meth:`batch` waits to ``take``; it waits on if they are taken."""
+        self._take = take
+        self._opened.pass_on(take)
 
     def _finish(self) -> None:
         self._done = True
@@ -216,6 +223,8 @@ class StreamAnswer:
     def _go_on(self, opened: Opened, events: list[Event], how: str) -> list[Event]:
         before = self.said
         self._opened = opened
+        if self._take is not None:
+            opened.pass_on(self._take)
         self._walk.trace.rescued.append(how)
         self.said = _joined(before, opened.script) if how == "continue" else opened.script
         opened.script = self.said

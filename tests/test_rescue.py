@@ -18,6 +18,7 @@ from tests.test_failures import assert_settled
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from app.backend.base import Take
     from tests.conftest import Running, Start
     from tests.upstream import Upstream
 
@@ -144,6 +145,22 @@ class TestRestart:
         assert got.error == {}
 
 
+class TestSilence:
+    """Events that come one by one go straight on, and wake nobody; silence is found out all the same."""
+
+    async def test_who_speaks_steadily_may_take_longer_than_a_silence(self, sluice: Running) -> None:
+        got = await call(sluice.client, "up/m-pace:60", stream=True)
+        assert (got.outcome, got.text) == ("whole", ANSWER)
+        assert sluice.gateway.flow._alone > 0
+        assert_settled(sluice)
+
+    async def test_who_falls_silent_is_found_out(self, sluice: Running) -> None:
+        got = await call(sluice.client, "up/m-pace:60-stall:7", stream=True)
+        assert (got.outcome, len(got.text.split())) == ("event", 7)
+        assert sluice.gateway.flow._alone > 0
+        assert_settled(sluice)
+
+
 class _Stream:
     """As much of a stream as the transcript needs."""
 
@@ -153,6 +170,9 @@ class _Stream:
 
     async def batch(self) -> list[Event]:
         return []
+
+    def pass_on(self, take: Take) -> None:
+        """Nothing comes."""
 
     def finish(self) -> None:
         """Nothing is open."""

@@ -13,7 +13,7 @@ from app.admission import Turn
 from app.api import auth, respond
 from app.api.after import show
 from app.api.dress import Dress
-from app.api.frames import comment, event
+from app.api.frames import Framer, comment, event
 from app.api.parse import ClientGoneError, decode, make_ask, read_body
 from app.api.record import make_record, served_usage
 from app.api.watch import ClientWatch
@@ -28,12 +28,15 @@ from app.trace import Trace
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
+    from app.api.dress import Frames
     from app.api.parse import Receive
     from app.api.respond import HeaderList, Send
+    from app.backend.base import Event, Take
     from app.batch.local import Owner
     from app.call import Ask, Target
+    from app.flow import Flow
     from app.gateway import Gateway
-    from app.recall import AnyAnswer
+    from app.recall import AnyAnswer, Streamed
     from app.settings import Settings
 
 T = TypeVar("T")
@@ -42,6 +45,18 @@ _PRICES_S = 2.0
 """How long an answer waits for the price list in a gateway's first second; later than that it goes without its cost."""
 _LEAVING = "Sluice is shutting down, and this call did not end in time. Try again."
 log = logging.getLogger("sluice")
+
+
+def _straight(framer: Framer, writer: respond.SSEWriter, flow: Flow) -> Take:
+    """Return what sends a plain text event as it came, where nothing has to be waited for."""
+
+    def take(event: Event) -> bool:
+        if not framer.needs_nothing(event) or not writer.write_now(event.raw):
+            return False
+        flow.relayed(writer.last_s, alone=True)
+        return True
+
+    return take
 
 
 class CallEndpoint:
@@ -87,12 +102,13 @@ class Call:
     async def serve(self, receive: Receive) -> None:
         """Serve it; never raises but for a bug."""
         try:
+            await self._give_way()
             await self._serve(receive)
         except ClientGoneError:
             self._outcome = "abandoned"
         finally:
             self._turn.end(self._trace)
-            self._record()
+            await self._keep_record()
 
     async def _serve(self, receive: Receive) -> None:
         try:
@@ -187,7 +203,8 @@ class Call:
     # -- streams -------------------------------------------------------------------------------------------------------
 
     async def _stream(self, ask: Ask) -> None:
-        self._writer = writer = respond.SSEWriter(self._send, self._stream_headers, self._dress.keep_alive)
+        keep_alive = self._dress.keep_alive
+        self._writer = writer = respond.SSEWriter(self._send, self._stream_headers, keep_alive, caller=self._client)
         try:
             await self._relay(ask, writer)
         except SluiceError as error:
@@ -206,10 +223,7 @@ class Call:
         shows = self._wants_performance(ask)
         framer = self._dress.framer(answer.target.model, wants_usage=ask.wants_usage, shows=shows)
         try:
-            while events := await answer.batch():
-                data = framer.frames(events)
-                if data:
-                    await writer.write(data)
+            await self._pass_on(answer, framer, writer)
         except SluiceError:
             if rest := framer.rest():
                 await writer.write(rest)
@@ -224,6 +238,16 @@ class Call:
         if self._dress.keeps:
             await self._dress.keep()
         await writer.finish(rest)
+
+    async def _pass_on(self, answer: Streamed, framer: Frames, writer: respond.SSEWriter) -> None:
+        flow = self._gateway.flow
+        if isinstance(framer, Framer):
+            answer.pass_on(_straight(framer, writer, flow))
+        while events := await answer.batch():
+            data = framer.frames(events)
+            if data:
+                await writer.write(data)
+                flow.relayed(writer.last_s, alone=False)
 
     async def _tell(self, chunk: dict[str, Any]) -> None:
         """Let the caller see the progress of a task or a pipeline: as a comment, or as an event where it asked."""
@@ -274,9 +298,19 @@ class Call:
         baseline = self._settings.baseline if self._ask is not None and self._ask.endpoint == "chat" else None
         return make_bill(self._trace, served_usage(self._trace, self._answer), self._gateway.prices, baseline)
 
+    async def _give_way(self) -> None:
+        if await self._gateway.flow.give_way():
+            self._trace.stage("turn")
+
+    async def _keep_record(self) -> None:
+        self._trace.stage("stream" if self._outcome in {"abandoned", "cut"} else "respond")
+        try:
+            await self._gateway.flow.give_way(later=True)
+        finally:
+            self._record()
+
     def _record(self) -> None:
         """Build the Record and feed the hooks; in a gateway's first second, once there are prices."""
-        self._trace.stage("stream" if self._outcome in {"abandoned", "cut"} else "respond")
         if self._gateway.prices.loaded.is_set():
             self._feed()
             return

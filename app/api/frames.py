@@ -48,13 +48,13 @@ class Framer:
 
     def frames(self, events: Iterable[Event]) -> bytes:
         """Return the bytes to send for these events; may be empty."""
-        out = [each.raw if self._needs_nothing(each) else self._framed(each) for each in events]
+        out = [each.raw if self.needs_nothing(each) else self._framed(each) for each in events]
         return out[0] if len(out) == 1 else b"".join(out)
 
     def _framed(self, each: Event) -> bytes:
         return b"".join(map(self._frame, apart((each,))))
 
-    def _needs_nothing(self, each: Event) -> bool:
+    def needs_nothing(self, each: Event) -> bool:
         """Tell in one look whether an event in the middle of an answer is as it should be, as nearly every one is."""
         if not each.texts or self._holds_last or 0 not in self._begun:
             return False

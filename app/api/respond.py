@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from app.call import Target
     from app.errors import SluiceError
+    from app.http1.exchange import Caller
     from app.ledger.bill import Bill
     from app.trace import Trace
 
@@ -186,6 +187,7 @@ class SSEWriter:
 
     Attributes:
         started: whether status and headers are out: from then on an error can only be an event.
+        last_s: when bytes were last sent, on the event loop's clock.
     """
 
     def __init__(
@@ -194,21 +196,23 @@ class SSEWriter:
         headers: Callable[[], HeaderList],
         keep_alive: bytes = KEEP_ALIVE,
         keep_alive_s: float = KEEP_ALIVE_S,
+        caller: Caller | None = None,
     ) -> None:
         self._keep_alive = keep_alive
         self._keep_alive_s = keep_alive_s
         self._send = send
         self._headers = headers
+        self._caller = caller
         self._lock = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
-        self._last = self._loop.time()
+        self.last_s = self._loop.time()
         self._timer = self._loop.call_later(keep_alive_s, self._tick)
         self._comment: asyncio.Task[None] | None = None
         self._closed = False
         self.started = False
 
     def _tick(self) -> None:
-        due = self._last + self._keep_alive_s
+        due = self.last_s + self._keep_alive_s
         if self._loop.time() >= due and (self._comment is None or self._comment.done()):
             self._comment = self._loop.create_task(self._write_locked(self._keep_alive))
             due = self._loop.time() + self._keep_alive_s
@@ -220,7 +224,16 @@ class SSEWriter:
             await self._write_locked(data)
             return
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        self._last = self._loop.time()
+        self.last_s = self._loop.time()
+
+    def write_now(self, data: bytes) -> bool:
+        """Send bytes at once where nothing has to be waited for, and tell whether that was so."""
+        if not self.started or self._closed or self._caller is None or self._lock.locked():
+            return False
+        if not self._caller.write_now(data):
+            return False
+        self.last_s = self._loop.time()
+        return True
 
     async def _write_locked(self, data: bytes) -> None:
         """Do so when nobody else is about it: a comment and the answer may begin the response at once."""
@@ -229,7 +242,7 @@ class SSEWriter:
                 return
             await self._start()
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
-            self._last = self._loop.time()
+            self.last_s = self._loop.time()
 
     async def _start(self) -> None:
         if not self.started:

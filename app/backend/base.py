@@ -9,11 +9,13 @@ from app.backend.shape import plain_text, with_text
 from app.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from app.call import Ask, Target
     from app.config import BackendConfig
     from app.trace import Trace
+
+    Take = Callable[["Event"], bool]
 
 
 class Event:
@@ -85,6 +87,12 @@ class EventStream(Protocol):
 
         Raises:
             BackendError: the backend said so, or the connection broke.
+        """
+
+    def pass_on(self, take: Take) -> None:
+        """Offer plain text events that arrive while :meth:`batch` waits to ``take``, each alone.
+
+        It says whether it took the event; what it did not take, ``batch`` returns.
         """
 
     def finish(self) -> None:

@@ -41,12 +41,14 @@ class Connection(asyncio.Protocol):
         idle_since: when it was last given back, on the event loop's clock.
         served: how many exchanges it has begun.
         status: of the response; 0 until its head is there.
+        tap: is offered what comes of the body while somebody waits for it, and says whether it took it; the one who
+            waits then sleeps on. It must not raise.
     """
 
     __slots__ = (
         "_closed", "_complete", "_fault", "_forget", "_give_back", "_head_bytes", "_inflate", "_keeps", "_loop",
         "_parser", "_parts", "_paused", "_raw_headers", "_size", "_transport", "_until_eof", "_waiter", "idle_since",
-        "served", "status",
+        "served", "status", "tap",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +60,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self.tap: Callable[[bytes], bool] | None = None
         self._parts: list[bytes] = []
         self._raw_headers: list[tuple[bytes, bytes]] = []
         self._inflate: zlib._Decompress | None = None
@@ -81,7 +84,8 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(str(error.__context__ or error) or type(error).__name__)
-        self._wake()
+        if self._parts or self.tap is None or self._complete or self._fault is not None:
+            self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
         """End the body where that is how it ends; else it was cut."""
@@ -142,12 +146,18 @@ class Connection(asyncio.Protocol):
         """Keep a piece of the body; stop reading where too much waits."""
         if self._inflate is not None:
             data = self._inflate.decompress(data)
+        if self.tap is not None and not self._parts and self._awaited and self.tap(data):
+            return
         self._parts.append(data)
         self._size += len(data)
         transport = self._transport
         if self._size > _MOST_WAITING_BYTES and not self._paused and transport is not None and self.usable:
             self._paused = True
             transport.pause_reading()
+
+    @property
+    def _awaited(self) -> bool:
+        return self._waiter is not None and not self._waiter.done()
 
     def on_message_complete(self) -> None:
         """Note that the body is whole."""
@@ -172,7 +182,7 @@ class Connection(asyncio.Protocol):
             raise BackendError(Reason.RESET, "The backend closed the connection.")
         self.served += 1
         self._complete = self._until_eof = False
-        self._inflate = None
+        self._inflate = self.tap = None
         self.status = self._head_bytes = self._size = 0
         self._raw_headers = []
         if len(body) < _MOST_HEAD_BYTES:
@@ -242,6 +252,7 @@ class Connection(asyncio.Protocol):
 
     def _release(self) -> None:
         """Go back to the pool, where the other side keeps the connection and has read all that was sent."""
+        self.tap = None
         transport = self._transport
         if transport is None or not self.usable:
             return
@@ -252,6 +263,7 @@ class Connection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Drop what is left of the body as it comes, for a short while, and keep the connection then. Needs no task."""
+        self.tap = None
         self._drop(self._loop.call_later(_DRAIN_S, self.close))
 
     def _drop(self, late: asyncio.TimerHandle) -> None:
@@ -266,6 +278,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close at once; harmless when repeated. In mid-body TLS is not said goodbye to: that takes time."""
+        self.tap = None
         transport = self._transport
         if transport is None or self._closed:
             return

@@ -21,7 +21,7 @@ from app.backend.connection import Connection
 from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from multidict import CIMultiDict
@@ -49,6 +49,9 @@ class Reply(Protocol):
 
     async def read(self, limit_bytes: int) -> bytes:
         """Return the whole body. Raises BackendError."""
+
+    def tap(self, take: Callable[[bytes], bool]) -> None:
+        """Offer what arrives while :meth:`some` waits to ``take``, which says whether it took it."""
 
     def finish(self) -> None:
         """The body's end has come, or will at once: keep the connection."""
@@ -89,6 +92,11 @@ class Exchange:
         if not data:
             self._connection = None
         return data
+
+    def tap(self, take: Callable[[bytes], bool]) -> None:
+        """Offer what arrives while :meth:`some` waits to ``take``, which says whether it took it."""
+        if self._connection is not None:
+            self._connection.tap = take
 
     async def read(self, limit_bytes: int) -> bytes:
         """Return the whole body.

@@ -17,7 +17,7 @@ from app.trace import Trace
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from app.backend.base import Event, EventStream, Whole
+    from app.backend.base import Event, EventStream, Take, Whole
     from app.backend.engine_host import EngineHost
     from app.backend.openai_http import HttpEventStream, OpenAIBackend
     from app.call import Ask, Target
@@ -290,6 +290,15 @@ class _EngineStream:
             raise await self._backend.failed(self._place, self._model, cut)
         self._place.answered[self._model] = _now()
         return events
+
+    def pass_on(self, take: Take) -> None:
+        def noted(event: Event) -> bool:
+            taken = take(event)
+            if taken:
+                self._place.answered[self._model] = _now()
+            return taken
+
+        self._stream.pass_on(noted)
 
     def finish(self) -> None:
         self._leave()

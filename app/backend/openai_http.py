@@ -26,6 +26,7 @@ from app.trace import Trace
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from app.backend.base import Take
     from app.backend.http import Client, Reply
     from app.call import Ask, Native, Target
     from app.config import BackendConfig
@@ -35,6 +36,8 @@ PATHS = {"chat": "/chat/completions", "embeddings": "/embeddings"} | {
 }
 _ERROR_BODY_BYTES = 64 * 1024
 _OK = 200
+_ALONE_S = 0.002
+"""Text events that come sooner after another wait for a turn of the event loop, and go on together."""
 
 
 class OpenAIBackend:
@@ -234,6 +237,10 @@ class OpenAIBackend:
         return error
 
 
+def _not(_: Event) -> bool:
+    return False
+
+
 def _with(headers: CIMultiDict[str], more: tuple[tuple[str, str], ...]) -> CIMultiDict[str]:
     if not more:
         return headers
@@ -252,6 +259,8 @@ class HttpEventStream:
         self._decoder = SSEDecoder()
         self._mould = Mould()
         self._failure: BackendError | None = None
+        self._take: Take = _not
+        self._heard_s = 0.0
         self._ended = False
         self.whole = False
         self.malformed = 0
@@ -339,12 +348,32 @@ class HttpEventStream:
                 self._failure = self._backend.event_error(chunk)
         return event
 
+    def pass_on(self, take: Take) -> None:
+        """Offer plain text events that arrive while :meth:`batch` waits to ``take``, each alone."""
+        self._take = take
+        self._exchange.tap(self._straight)
+
+    def _straight(self, data: bytes) -> bool:
+        """Have bytes taken that are one plain text event; whatever else they are goes the long way."""
+        now_s, before_s = asyncio.get_running_loop().time(), self._heard_s
+        self._heard_s = now_s
+        if now_s - before_s < _ALONE_S or len(data) > self._left_bytes or not self._decoder.between:
+            return False
+        event = self._mould.only(data)
+        if event is None or not self._take(event):
+            return False
+        self._left_bytes -= len(data)
+        self._decoder.comment = b""
+        return True
+
     def finish(self) -> None:
         """Give the connection back once the rest of a whole answer has come."""
+        self._take = _not
         self._exchange.finish()
 
     def close(self) -> None:
         """Close the connection."""
+        self._take = _not  # it refers to what refers to this: both are freed at once
         self._exchange.close()
 
 

@@ -21,7 +21,7 @@ from app.errors import BackendError, Reason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from app.backend.base import Event, EventStream, Whole
+    from app.backend.base import Event, EventStream, Take, Whole
     from app.backend.http import Client
     from app.backend.runloop_box import BoxHook, BoxView, Tunnel
     from app.call import Ask, Target
@@ -237,6 +237,10 @@ class BoxStream:
             return await self._stream.batch()
         except BackendError as error:
             raise self._backend.judged(error) from error
+
+    def pass_on(self, take: Take) -> None:
+        """Offer plain text events that arrive to ``take``."""
+        self._stream.pass_on(take)
 
     def finish(self) -> None:
         """Give the connection back."""

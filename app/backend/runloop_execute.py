@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from multidict import CIMultiDict
     from yarl import URL
@@ -152,6 +152,9 @@ class ExecutedReply:
         if not data and await self._execution.status() not in {0, None}:
             raise BackendError(Reason.CUT, "The answer on the devbox was cut.")
         return data
+
+    def tap(self, take: Callable[[bytes], bool]) -> None:
+        """Offer nothing to ``take``: what comes out of a command comes piece by piece to whoever asks."""
 
     async def read(self, limit_bytes: int) -> bytes:
         """Return the whole body.

@@ -299,6 +299,9 @@ class Listener(Generic[S]):
                 self.said.hear(each)
         return events
 
+    def pass_on(self, take: Callable[[Any], bool]) -> None:
+        """Offer nothing to ``take``: who listens to a stream of several hears of its events by ``batch`` alone."""
+
     def close(self) -> None:
         """Leave; harmless when repeated."""
         self._flight.leave_now(self._seat)

@@ -29,7 +29,7 @@ BUCKETS = (
     *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1, 2.5, 5, 10, 30, 60, 120, 300),
 )
-_MOST_UNCOUNTED = 64
+_MOST_UNCOUNTED = 16
 CHAR_BUCKETS = (10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2, "dead": 3}
 BOX_STATES = {"absent": 0, "suspended": 1, "resuming": 2, "pulling": 3, "ready": 4, "failed": 5}

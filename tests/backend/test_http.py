@@ -206,6 +206,38 @@ async def test_a_slow_reader_stops_the_sender_and_gets_everything(client: HttpCl
         assert got == total
 
 
+async def test_what_is_taken_as_it_comes_wakes_nobody(client: HttpClient) -> None:
+    waits, taken = asyncio.Event(), asyncio.Event()
+    offered: list[bytes] = []
+
+    def take(data: bytes) -> bool:
+        offered.append(data)
+        taken.set()
+        return data != b"ghi"
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        await waits.wait()
+        writer.write(b"3\r\ndef\r\n")
+        await taken.wait()
+        writer.write(b"3\r\nghi\r\n3\r\njkl\r\n0\r\n\r\n")
+        await _request(reader)
+        writer.write(_OK)
+        await reader.read()
+
+    async with _server(play) as (url, made):
+        reply = await _post(client, url)
+        assert await reply.some() == b"abc"
+        reply.tap(take)
+        asyncio.get_running_loop().call_soon(waits.set)
+        assert await asyncio.wait_for(reply.some(), 5) == b"ghijkl"
+        assert await reply.some() == b""
+        assert offered == [b"def", b"ghi"]
+        assert await (await _post(client, url)).read(_MOST) == b"ok"
+        assert (offered, made) == ([b"def", b"ghi"], [0])
+
+
 async def test_the_rest_of_a_finished_answer_is_dropped_and_the_connection_kept(client: HttpClient) -> None:
     go_on = asyncio.Event()
 

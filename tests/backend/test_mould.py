@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import cycle, repeat
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -15,7 +16,7 @@ from app.config import BackendConfig
 from app.errors import SluiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 _SHAPES = (
     b'{"id":"a","created":1,"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}],"usage":null}',
@@ -47,9 +48,17 @@ class _Reply:
     def __init__(self, pieces: list[bytes]) -> None:
         self.headers: Mapping[str, str] = {}
         self._pieces = [piece for piece in pieces if piece]
+        self._take: Callable[[bytes], bool] = lambda _: False
 
     async def some(self) -> bytes:
-        return self._pieces.pop(0) if self._pieces else b""
+        while self._pieces:
+            piece = self._pieces.pop(0)
+            if not self._take(piece):
+                return piece
+        return b""
+
+    def tap(self, take: Callable[[bytes], bool]) -> None:
+        self._take = take
 
     async def read(self, limit_bytes: int) -> bytes:
         raise NotImplementedError
@@ -67,7 +76,19 @@ class _Unlearned(Mould):
         return None
 
 
-def _heard(pieces: list[bytes], mould: Mould) -> tuple[list[Event], str, int, bool]:
+class _Unhurried(asyncio.SelectorEventLoop):
+    """A loop on whose clock every look is a while after the one before."""
+
+    _now_s = 0.0
+
+    def time(self) -> float:
+        self._now_s += 0.01
+        return self._now_s
+
+
+def _heard(
+    pieces: list[bytes], mould: Mould, takes: Iterator[bool] | None = None
+) -> tuple[list[Event], str, int, bool]:
     backend = OpenAIBackend.__new__(OpenAIBackend)
     backend.config = BackendConfig(name="b", base_url="http://b/v1")
     stream = HttpEventStream(_Reply(pieces), backend, 1 << 20)
@@ -75,12 +96,20 @@ def _heard(pieces: list[bytes], mould: Mould) -> tuple[list[Event], str, int, bo
     events: list[Event] = []
     error = ""
 
+    def take(event: Event) -> bool:
+        taken = next(takes) if takes is not None else False
+        if taken:
+            events.append(event)
+        return taken
+
     async def pull() -> None:
+        stream.pass_on(take)
         while got := await stream.batch():
             events.extend(got)
 
     try:
-        asyncio.run(pull())
+        with asyncio.Runner(loop_factory=_Unhurried) as runner:
+            runner.run(pull())
     except SluiceError as failed:
         error = failed.message
     return events, error, stream.malformed, stream.whole
@@ -101,6 +130,29 @@ def test_events_taken_together_are_those_taken_one_by_one(payloads: list[bytes],
     fields = [[(each.raw, each.chunk, each.texts) for each in apart(events)] for events in (short, long)]
     assert fields[0] == fields[1]
     assert b"".join(each.raw for each in short) == b"".join(each.raw for each in long)
+
+
+@given(st.lists(_EVENTS, max_size=12), st.one_of(st.none(), st.lists(st.integers(0, 5000), max_size=4)), st.data())
+def test_events_that_go_straight_on_are_those_that_are_waited_for(
+    payloads: list[bytes], at: list[int] | None, data: st.DataObject
+) -> None:
+    pieces = [b"data: %b\n\n" % each for each in payloads]
+    if at is not None:
+        pieces = _cut(b"".join(pieces), at)
+    takes = data.draw(st.lists(st.booleans(), min_size=1))
+    (straight, *told), (waited, *wanted) = _heard(pieces, Mould(), cycle(takes)), _heard(pieces, _Unlearned())
+    assert told == wanted
+    assert b"".join(each.raw for each in straight) == b"".join(each.raw for each in waited)
+    assert [each.chunk for each in apart(straight)] == [each.chunk for each in apart(waited)]
+
+
+def test_the_usual_event_goes_straight_on() -> None:
+    pieces = [b"data: %b\n\n" % (_SHAPES[0] % orjson.dumps(text)[1:-1]) for text in ("Hello", " wor", "ld", "!")]
+    events, *_ = _heard(pieces, Mould(), repeat(True))
+    assert [each.texts for each in events] == [["Hello"], [" wor"], ["ld"], ["!"]]
+    asked = iter([False] * 3)
+    _heard(pieces, Mould(), asked)
+    assert list(asked) == []  # the first is not offered: it teaches how the others look
 
 
 @pytest.mark.parametrize("shape", _SHAPES[:3])
