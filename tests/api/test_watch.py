@@ -62,7 +62,7 @@ async def test_300_clients_that_vanish_leave_nothing_behind(up: Upstream, start:
             for _ in range(300):
                 group.create_task(_vanish(sluice, dice, dice.choice(models), stream=dice.random() < 0.6))
         await _until(lambda: _all_free(sluice) and up.active == 0, 3)
-        assert sum(attempt.ended == "client_closed" for attempt in up.log) > 50
+        assert sum(attempt.ended == "client_closed" for attempt in up.log) > 50  # who leaves at once reaches none
         await _until(lambda: len(asyncio.all_tasks()) - up.open <= before, 3)
         assert (await sluice.chat("up/a")).status_code == 200
         assert b"sluice_inflight 0.0" in sluice.gateway.metrics.text()
