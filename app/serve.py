@@ -49,7 +49,6 @@ _FORKS: bool = sys.platform == "linux"
 """Whether workers are forked: elsewhere libraries of the system may not survive it, and each imports all for itself."""
 _SHARED = ("app.main", "uvloop", "uvicorn.lifespan.on")
 """What a supervisor imports for the workers that it forks; none of it begins a thread, a loop or a connection."""
-_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 _SWITCH_S = 0.001
 """How long the event loop keeps a thread waiting that wants the interpreter, such as the ledger's; Python says 5 ms."""
 
@@ -248,9 +247,8 @@ class Supervisor(Multiprocess):
 
     def init_processes(self) -> None:
         """Start the workers."""
-        with one_blas_thread():
-            for name in _SHARED if _FORKS else ():
-                importlib.import_module(name)
+        for name in _SHARED if _FORKS else ():
+            importlib.import_module(name)
         gc.freeze()  # what is here now is shared with all workers, as long as nobody writes to it
         self.processes = [self._start() for _ in range(self.processes_num)]
 
@@ -336,26 +334,9 @@ def serve(live: Live) -> int:
 
 def _app(live: Live) -> Any:
     """Make the only process' app; workers, which may start much later, load the settings themselves."""
-    with one_blas_thread():
-        from app.main import create_app
+    from app.main import create_app
 
     return create_app(live)
-
-
-@contextlib.contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Have numpy's OpenBLAS begin no thread for each core as it is imported: what is multiplied here is small.
-
-    Unless the operator has said how many; an engine, which is started later, is to decide for itself.
-    """
-    if _BLAS_THREADS in os.environ:
-        yield
-        return
-    os.environ[_BLAS_THREADS] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[_BLAS_THREADS]
 
 
 @contextlib.contextmanager

@@ -5,6 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.serving import program
+
+if TYPE_CHECKING:
+    from tests.upstream import Upstream
 
 _CODE = """
 import asyncio, sys
@@ -13,8 +19,8 @@ import app.__main__, app.serve, app.main
 def told(*names):
     print(*[name for name in names if name in sys.modules])
 
-told("mlx", "mlx_lm", "transformers", "sqlalchemy", "genai_prices", "sklearn", "llguidance", "redis", "nicegui",
-     "typer", "rich", "fastapi", "starlette", "httpx", "jinja2", "jsonschema", "yaml")
+told("mlx", "mlx_lm", "transformers", "sqlalchemy", "genai_prices", "numpy", "sklearn", "llguidance", "redis",
+     "nicegui", "typer", "rich", "fastapi", "starlette", "httpx", "jinja2", "jsonschema", "yaml")
 
 from app.ledger.db import Database, address
 
@@ -40,3 +46,18 @@ def test_nothing_heavy_is_imported_at_the_start_nor_for_a_new_database(tmp_path:
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
     at_start, for_database, to_serve = done.stdout.splitlines()
     assert (at_start, for_database, to_serve) == ("", "sqlalchemy", "")
+
+
+async def test_calls_are_served_without_numpy(tmp_path: Path, up: Upstream) -> None:
+    """Its extension modules would be among the files that the process has mapped."""
+    text = f"BACKENDS__UP__BASE_URL={up.url}\nMODEL_SMALL=up/small\nMODEL_CODE=up/code\nMODEL_LARGE=up/large\n"
+    async with program(tmp_path / ".env", f"MLX_ENABLED=false\n{text}") as gateway:
+        for asked in ("Say hello.", "Écris une fonction 写一个函数"):
+            body = {"model": "auto", "messages": [{"role": "user", "content": asked}]}
+            for streams in (False, True):
+                answer = await gateway.client.post("/v1/chat/completions", json=body | {"stream": streams})
+                assert answer.status_code == 200
+        assert (await gateway.client.get("/metrics")).status_code == 200
+        mapped = Path(f"/proc/{gateway.pid}/maps").read_text()
+    assert "uvloop" in mapped
+    assert "numpy" not in mapped

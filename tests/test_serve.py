@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
-from app.serve import one_blas_thread
 from tests.serving import program
 
 if TYPE_CHECKING:
@@ -27,18 +23,6 @@ async def asked(gateway: Program) -> bytes:
         return await asyncio.wait_for(reader.readline(), 20)
     finally:
         writer.close()
-
-
-def test_numpy_is_told_of_one_thread_and_an_engine_of_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "OPENBLAS_NUM_THREADS"
-    monkeypatch.delenv(name, raising=False)
-    with one_blas_thread():
-        assert os.environ[name] == "1"
-    assert name not in os.environ
-    monkeypatch.setenv(name, "2")
-    with one_blas_thread():
-        assert os.environ[name] == "2"
-    assert os.environ[name] == "2"
 
 
 async def test_hundreds_of_connections_at_once_are_all_answered(tmp_path: Path) -> None:

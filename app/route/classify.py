@@ -1,7 +1,7 @@
 """What kind of call this is and how hard: a linear model over one pass of the text, pure and in bounded time.
 
 The weights are a small file trained by ``scripts/train-classifier``; ``weights/MODEL_CARD.md`` says on what, and how
-far the figures hold. Scoring needs numpy only.
+far the figures hold. Scoring adds integers (:mod:`app.route.packed`).
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ from bisect import bisect
 from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.call import Reasons, Verdict
 from app.route import features as f
+from app.route import packed
 from app.route.classify_text import Turns, read, tokens
+from app.route.packed import unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 KINDS: tuple[str, ...] = ("code", "chat", "extraction", "translation", "summarise", "math", "creative", "analysis")
 """The closed set of kinds; the first has a head of its own, the others share a vote."""
 
-WEIGHTS = Path(__file__).parent / "weights" / "classifier.npz"
+WEIGHTS = Path(__file__).parent / "weights" / "classifier.weights"
 
 FOLLOW_UP_CHARS = 160
 """A last message up to this long may lean on the turn before it."""
@@ -47,18 +50,30 @@ BOUND = 4.0
 
 
 class Model(NamedTuple):
-    """The loaded weights: one column a head (the kinds, then difficulty by outcomes and by steps).
+    """The loaded weights: one lane a head (the kinds, then difficulty by outcomes and by steps), and the steps' sizes.
 
+    The rows of words are in the lexicon; ``shape`` has its rows by two neighbours, numbered as a text's are.
     ``systems`` keeps the log odds for code of the last system prompts, by digest: they come again from call to call.
     """
 
     lexicon: f.Lexicon
-    rows: f.Floats
-    skeleton: f.Floats
-    shape: f.Floats
-    bias: f.Floats
-    edges: tuple[float, ...]
+    skeleton: Sequence[int]
+    shape: dict[int, int]
+    row_steps: Sequence[float]
+    skeleton_steps: Sequence[float]
+    shape_steps: Sequence[float]
+    bias: Sequence[float]
+    edges: Sequence[float]
     systems: dict[bytes, float]
+
+
+_SKELETON_UNIT, _SHAPE_UNIT = 1 << 18, 1 << 16
+"""Rows are multiplied by values before they are added up: by whole numbers, so many to 1.
+
+A lane holds any such sum (:mod:`app.route.packed`): of the skeleton, three sizes and up to 193 classes at 2 / sqrt(196)
+come to under 31 times 127; of the shape, 904 neighbours in 576 pairs to at most 0.25 * sqrt(904 * 576), 181 times 127.
+"""
+_TIMES = [round(_SHAPE_UNIT * f.shape_value(times)) for times in range(f.HEAD + f.TAIL + 6)]
 
 
 class Scores(NamedTuple):
@@ -78,14 +93,22 @@ def load(path: Path = WEIGHTS) -> Model:
         FileNotFoundError: the weights file is not installed.
         ValueError: the weights were trained for another layout of the features.
     """
-    with np.load(path) as file:
-        if file["rows"].shape != (f.ROWS, len(KINDS) + 2):
-            raise ValueError(f"{path} does not fit this version: train it again with scripts/train-classifier")
-        lexicon = f.build_lexicon(dict(zip(file["key"].tolist(), file["group"].tolist(), strict=True)))
-        rows, skeleton, shape = (
-            file[name].astype(np.float32) * file[f"{name}_step"] for name in ("rows", "skeleton", "shape")
-        )
-        return Model(lexicon, rows, skeleton, shape, file["bias"], tuple(file["edges"].tolist()), {})
+    found = packed.read(path)
+    sizes = [len(table.rows) for table in found.tables]
+    if sizes != [f.ROWS, f.SKELETON, f.SHAPE]:
+        raise ValueError(f"{path} does not fit this version: train it again with scripts/train-classifier")
+    rows, skeleton, shape = found.tables
+    return Model(
+        f.build_lexicon(found.entries, found.phrases, rows.rows),
+        skeleton.rows,
+        dict(zip(f.NEIGHBOURS, shape.rows, strict=True)),
+        rows.steps,
+        [step / _SKELETON_UNIT for step in skeleton.steps],
+        [step / _SHAPE_UNIT for step in shape.steps],
+        found.bias,
+        found.edges,
+        {},
+    )
 
 
 def classify(messages: list[dict[str, Any]], tools: bool = False, model: Model | None = None) -> Verdict:
@@ -104,7 +127,7 @@ def classify(messages: list[dict[str, Any]], tools: bool = False, model: Model |
     model = model or load()
     turns = read(messages)
     text = f.clip(turns.last)
-    _, found = f.extract(text, model.lexicon)
+    found = f.extract(text, model.lexicon)
     scores = score(model, found)
     kind = kind_of(scores, scores.code + _context(model, turns, scores.code))
     estimate = tokens(messages)
@@ -117,7 +140,7 @@ def classify(messages: list[dict[str, Any]], tools: bool = False, model: Model |
 def difficulty(text: str) -> float:
     """Return the difficulty of one prompt on the model's own scale: only the order of two values means anything."""
     model = load()
-    _, found = f.extract(f.clip(text), model.lexicon)
+    found = f.extract(f.clip(text), model.lexicon)
     scores = score(model, found)
     return hardness(scores, kind_of(scores, scores.code)) + _length_bonus(len(text))
 
@@ -134,11 +157,25 @@ def hardness(scores: Scores, kind: str) -> float:
 
 def score(model: Model, found: f.Features) -> Scores:
     """Return the scores of all heads for the features of one text."""
-    total = f.row_values(len(found.rows)).dot(model.rows.take(found.rows, axis=0))  # a product is a sum, and faster
-    total += f.skeleton_values(len(found.skeleton)).dot(model.skeleton.take(found.skeleton, axis=0))
-    total += found.shape.dot(model.shape)
-    total += model.bias
-    code, *others, hard, steps = total.tolist()
+    table, columns = model.skeleton.__getitem__, found.skeleton
+    sizes, classes = sum(map(table, columns[: f.N_SIZES])), sum(map(table, columns[f.N_SIZES :]))
+    skeleton = unpack(_SKELETON_UNIT * sizes + round(_SKELETON_UNIT * f.class_value(len(columns))) * classes)
+    neighbours = model.shape
+    shape = unpack(sum([neighbours[pair] * _TIMES[times] for pair, times in found.shape.items()]))
+    value = f.row_value(found.grams)
+    code, *others, hard, steps = [
+        bias + value * row * row_step + group * step + pair * pair_step
+        for bias, row, row_step, group, step, pair, pair_step in zip(
+            model.bias,
+            unpack(found.packed),
+            model.row_steps,
+            skeleton,
+            model.skeleton_steps,
+            shape,
+            model.shape_steps,
+            strict=True,
+        )
+    ]
     return Scores(code, others, hard, steps)
 
 
@@ -175,7 +212,7 @@ def _system_code(model: Model, text: str) -> float:
 
 
 def _bounded_code(model: Model, text: str) -> float:
-    _, found = f.extract(f.clip(text), model.lexicon)
+    found = f.extract(f.clip(text), model.lexicon)
     return max(-BOUND, min(BOUND, score(model, found).code))
 
 
@@ -213,21 +250,21 @@ def _reasons(kind: str, complexity: int, estimate: int, images: int, *, fenced: 
 
 def _quotes(kind: str, text: str, model: Model, *, fenced: bool) -> tuple[str, ...]:
     """Return what the first reasons quote: the phrase that the kind rests on, and the one that the complexity does."""
-    words, found = f.extract(text, model.lexicon)  # anew: what was found takes ten times the memory of the text
-    asked, hard = (_quoted(words, found, groups) for groups in (_GROUPS[kind], _HARD))
+    found = f.extract(text, model.lexicon)  # anew: what was found takes ten times the memory of the text
+    asked, hard = (_quoted(found, groups) for groups in (_GROUPS[kind], _HARD))
     return (asked, "", hard) if fenced else (asked, hard)
 
 
-def _quoted(words: f.Words, found: f.Features, groups: frozenset[int]) -> str:
+def _quoted(found: f.Features, groups: frozenset[int]) -> str:
     """Return up to one phrase of the text, in quotes, that spans neighbouring words of these classes."""
     at = [word for word, group in found.hits if group in groups]
     if not at:
         return ""
-    start, end = words.bounds()
+    start, end = found.bounds()
     last = first = at[0]
     for word in at[1:]:
         if word - last > f.NEAR or end[word] - start[first] > _QUOTE:
             break
         last = word
-    phrase = " ".join(words.text[start[first] : end[last]].split())
+    phrase = " ".join(found.text[start[first] : end[last]].split())
     return f": '{phrase[:_QUOTE]}'"

@@ -1,27 +1,27 @@
 """What the classifier sees in a text: hashed words, pairs and stems, lexicon classes, and the shape of its characters.
 
-One pass serves every head. Words are hashed without a Python loop: with ``P`` the running sum of ``code[i] * BASE**i``
-modulo 2**64, the hash of ``text[s:e]`` is ``(P[e] - P[s]) * BASE**-s`` (Rabin and Karp's rolling hash; an odd base has
-an inverse), and its high bits after one odd multiplication are its column (Fibonacci hashing). Words follow Zipf's law:
-nearly all of a text's were met in the texts before it, and their hashes are kept, so that most texts need but the sums
-for pairs and triples. The work is bounded: of a longer text only the first ``HEAD`` and last ``TAIL`` characters are
-looked at.
+One pass serves every head. The hash of a word is the sum of ``code[i] * BASE**i`` modulo 2**64 (as Rabin and Karp's),
+and its high bits after one odd multiplication are its column (Fibonacci hashing). Words follow Zipf's law: nearly all
+of a text's were met in the texts before it, and what is known of them is kept, so that most texts need but the sums for
+pairs and triples. The work is bounded: of a longer text only the first ``HEAD`` and last ``TAIL`` characters count.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from functools import cache, lru_cache
-from itertools import compress, pairwise
-from operator import add, mul
-from struct import Struct
-from typing import Any, NamedTuple
+import struct
+import sys
+from collections import Counter
+from functools import reduce
+from itertools import accumulate, compress, count, pairwise, repeat
+from operator import add, contains, mul, rshift
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from app.route.alphabet import ALONE, BLANK, CATEGORIES, SMALL, alphabet
 
-from app.route.alphabet import CATEGORIES, OPENS, Hashes, Ints, Signs, alphabet
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 HEAD, TAIL = 600, 300
 """Characters kept of a long text: its start says what is asked; the end repeats it under pasted material."""
@@ -51,85 +51,107 @@ NEAR = 3
 MAX_HITS = 64
 STEM = 5
 
-_U64 = np.uint64
-_MIX, _PAIR = 0xD6E8FEB86659FD93, 0xC2B2AE3D27D4EB4F
+BASE, _MIX, _PAIR = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xC2B2AE3D27D4EB4F
 _MASK = (1 << 64) - 1
 _SLOT_BITS = 18
-_ROW_SHIFT, _ROW_MASK = 64 - ROW_BITS, ROWS - 1
-_NEIGHBOURS = np.dtype("<u2")
+_SHIFT = 64 - ROW_BITS
+_MOST_CHARS = HEAD + TAIL + 1
+POWERS = [1]
+for _ in range(_MOST_CHARS):
+    POWERS.append(POWERS[-1] * BASE & _MASK)
+ONES = list(accumulate(POWERS, initial=0))
 
-Floats = NDArray[np.float32]
-
-_FEW = 8
-"""New words of a text that are hashed one by one and kept; with more of them numpy hashes the whole text."""
 _MOST_KEPT, _LONGEST_KEPT = 4096, 24
-"""Words that are kept, about 400 bytes each, until there are so many; and their letters."""
+"""Words that are kept, about 500 bytes each, until there are so many; and their letters."""
 
 
-class Kept(NamedTuple):
-    """What is kept of a word: columns, keys, its shares in those of pairs and triples that it begins, and its class.
+Kept = tuple[int, int, int, int, frozenset[int], int]
+"""What is kept of a word.
 
-    The class is the word's, or else its stem's; 0 for none.
-    """
-
-    stem_row: int
-    row: int
-    key: int
-    begins_pair: int
-    begins_triple: int
-    group: int
+In order: its hash; its shares in those of pairs and of triples that it begins; its class, or else its stem's, 0 for
+none; hashes of the words that come second where it begins a phrase of the lexicon; the weights of it and its stem.
+"""
 
 
 class Lexicon(NamedTuple):
-    """Word classes by hash: ``slot`` tells by its column where there may be one, ``group`` has it.
+    """Word classes by hash, and what is known of words.
 
-    ``entries`` is what it was made of. ``kept`` are folded words of the last texts, bounded, in no order.
+    Attributes:
+        group: the class of each entry that can be found.
+        entries: what it was made of.
+        nexts: of phrases among the entries, which words (hashes) come second, by the first.
+        rows: packed weights by column, three times over: the high bits of a sum of three hashes are one of them.
+        kept: folded words of the last texts, bounded, in no order.
     """
 
-    slot: NDArray[np.bool_]
     group: dict[int, int]
     entries: dict[int, int]
-    kept: dict[bytes, Kept]
+    nexts: dict[int, frozenset[int]]
+    rows: Sequence[int]
+    kept: dict[str, Kept]
+
+    def phrases(self) -> list[tuple[int, int]]:
+        """Return the hashes of the first two words of phrases, in order."""
+        return sorted((first, second) for first, each in self.nexts.items() for second in each)
 
     @property
     def identity(self) -> bytes:
         """What no other lexicon has."""
-        entries = self.entries
-        return np.array([0, *entries], _U64).tobytes() + np.array([0, *entries.values()], np.intp).tobytes()
-
-
-class Words(NamedTuple):
-    """The words of a text.
-
-    Attributes:
-        text: as it was read, with two line ends before and after it.
-        signs: the categories of all characters.
-        rows: columns of stems, words, pairs and triples, as many of each as there are words.
-        keys: hashes of the last of these, whose classes are not looked up yet; they count modulo 2**64.
-        groups: classes of the words, as far as they are.
-        opens: the words that open a sentence or line.
-    """
-
-    text: str
-    signs: Signs | bytes
-    rows: Ints
-    keys: list[int]
-    groups: list[int]
-    opens: set[int]
-
-    def bounds(self) -> tuple[list[int], list[int]]:
-        """Return where the words begin and end."""
-        bounds = (_edges(_codes(self.text)) + 1).tolist()
-        return bounds[0::2], bounds[1::2]
+        keys, groups = ([0, *each] for each in (self.entries, self.entries.values()))
+        return struct.pack(f"<{len(keys)}Q", *keys) + struct.pack(f"<{len(groups)}q", *groups)
 
 
 class Features(NamedTuple):
-    """Columns of the linear model: ``rows`` and ``skeleton`` are indices, ``shape`` values, ``hits`` (word, class)."""
+    """What was seen in a text.
 
-    rows: Ints
-    skeleton: Ints
-    shape: Floats
+    Attributes:
+        text: as it was read, with two line ends before and after it.
+        words: of the text, folded.
+        packed: the weights of all stems, words, pairs and triples, added up.
+        skeleton: columns of the skeleton; those of the sizes come first.
+        shape: how often two characters are neighbours, by :data:`NEIGHBOURS`.
+        hits: the words that the lexicon knows, each with its class.
+    """
+
+    text: str
+    words: list[str]
+    packed: int
+    skeleton: list[int]
+    shape: dict[int, int]
     hits: list[tuple[int, int]]
+
+    @property
+    def grams(self) -> int:
+        """How many stems, words, pairs and triples there are."""
+        return 4 * len(self.words)
+
+    def rows(self) -> list[int]:
+        """Return the columns of stems, words, pairs and triples; a pair or triple past the end is in the first."""
+        stems, keys = _hashes(self.words)
+        pairs = [(key * _PAIR + after) & _MASK for key, after in pairwise(keys)]
+        triples = [(key * _PAIR * _PAIR + after) & _MASK for key, after in zip(keys, pairs[1:], strict=False)]
+        return [key >> _SHIFT for each in (stems, keys, pairs, triples) for key in [*each, 0, 0][: len(keys)]]
+
+    def neighbours(self) -> list[tuple[int, float]]:
+        """Return the columns of the pairs of characters that occur, and their values."""
+        seen = [(_NUMBER[pair], shape_value(times)) for pair, times in self.shape.items()]
+        return sorted(seen)
+
+    def bounds(self) -> tuple[list[int], list[int]]:
+        """Return where the words begin and end."""
+        starts, ends, added = [], [], 0
+        for found in _WORD.finditer(_read(self.text)[0]):
+            start = found.start() - added
+            single = found[0][0] == ALONE
+            added += 2 * single
+            starts.append(start)
+            ends.append(start + 1 if single else found.end() - added)
+        return starts, ends
+
+
+_WORD = re.compile(f"{ALONE}.{ALONE}|[^ \n{ALONE}]+")
+_BETWEEN = f"(?=[ \n][^ \n]|{ALONE}.{ALONE}[^ \n]|[^ \n{ALONE}]{ALONE})"
+_OPENING, _OPENING_TOO = re.compile(f"\n{_BETWEEN}"), re.compile(f"[\n?]{_BETWEEN}")
 
 
 def clip(text: str) -> str:
@@ -137,226 +159,142 @@ def clip(text: str) -> str:
     return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
 
 
-@lru_cache(maxsize=1024)
-def skeleton_values(count: int) -> Floats:
-    """Return the values of the skeleton's columns: one for each size (they come first), less for many classes."""
-    values = np.full(count, 2.0 / math.sqrt(count), np.float32)
-    values[:N_SIZES] = 1.0
-    return values
+def row_value(count: int) -> float:
+    """Return the value of so many hashed columns: it falls with the root of their number: long texts do not shout."""
+    return 2.5 / math.sqrt(count or 1)
 
 
-@lru_cache(maxsize=1024)
-def row_values(count: int) -> Floats:
-    """Return the values of the hashed columns: they fall with the root of their number: long texts do not shout."""
-    return np.full(count, 2.5 / math.sqrt(count or 1), np.float32)
+def class_value(count: int) -> float:
+    """Return the value of the skeleton's columns but the sizes, whose is 1: less for many classes."""
+    return 2.0 / math.sqrt(count)
 
 
-SHAPE_VALUES = (0.25 * np.sqrt(np.arange(17))).astype(np.float32)
-"""Value of a pair of neighbouring characters by how often it occurs: the root, up to 16 times."""
+def shape_value(times: int) -> float:
+    """Return the value of a pair of neighbouring characters by how often it occurs: the root, up to 16 times."""
+    return 0.25 * math.sqrt(min(times, 16))
 
 
-_OPENING = re.compile(rb"\n[ \n](?=[^ \n])")
-
-
-def words(text: str, lexicon: Lexicon | None = None) -> Words:
-    """Cut a text into words and hash them; ``text`` should have passed :func:`clip`.
-
-    Args:
-        text: to be read.
-        lexicon: keeps the words that it meets; without one nothing is kept or looked up.
-    """
+def extract(text: str, lexicon: Lexicon) -> Features:
+    """Return the features of a text, which should have passed :func:`clip`."""
     text = f"\n\n{text}\n\n"
-    if not text.isascii():
-        codes = _codes(text)
-        edges = _edges(codes)
-        opens = {at for at, edge in enumerate(edges[0::2].tolist()) if text[edge - 1] in OPENS}
-        table = alphabet()
-        return _hashed(text, table.category.take(codes, mode="clip"), table.fold.take(codes, mode="clip"), edges, opens)
-    raw = text.encode("ascii")
-    fold, category = alphabet().ascii
-    folded, signs = raw.translate(fold), raw.translate(category)
-    cut = folded.split()
-    known = _known(cut, lexicon) if lexicon is not None and cut else None
-    if known is None:
-        letters = np.frombuffer(folded, np.uint8)
-        inside = letters > ord(" ")
-        edges = (inside[1:] != inside[:-1]).nonzero()[0]  # every change is a beginning or an end in turn
-        return _hashed(text, signs, letters, edges, _opening(folded))
-    return Words(text, signs, *_joined(known), _opening(folded))
+    folded, signs = _read(text)
+    words, opens = _cut(folded)
+    if not words:
+        return Features(text, words, 0, _sizes(len(text), 0, 0), _shape(signs), [])
+    keys, begin_pairs, begin_triples, classes, nexts, weights = zip(*_known(words, lexicon), strict=True)
+    after, groups, rows = keys[1:], list(classes), lexicon.rows
+    pairs = list(map(add, begin_pairs, after))
+    triples = list(map(add, begin_triples, pairs[1:]))
+    past = 2 * len(words) - len(pairs) - len(triples)
+    packed = sum(map(rows.__getitem__, map(rshift, pairs + triples, _SHIFTS)), sum(weights) + past * rows[0])
+    hits = _lookup(groups, compress(count(), map(contains, nexts, after)), pairs, triples, lexicon.group)
+    skeleton = _skeleton(len(text), groups, hits, opens)
+    return Features(text, words, packed, skeleton, _shape(signs), [(at, groups[at]) for at in hits])
 
 
-def _opening(folded: bytes) -> set[int]:
-    """Return which words open a sentence or line."""
-    opens = set()
-    count = at = 0
-    for found in _OPENING.finditer(folded):
-        count += len(folded[at : found.start()].split())
-        at = found.start()
-        opens.add(count)
-    return opens
+def _read(text: str) -> tuple[str, bytes]:
+    """Return the text folded, and the categories of its characters."""
+    table = alphabet()
+    if text.isascii():
+        raw = text.encode("ascii")
+        return raw.translate(table.folds).decode("ascii"), raw.translate(table.signs)
+    return text.translate(table.fold), text.translate(table.sign).encode("latin-1")
 
 
-def _known(cut: list[bytes], lexicon: Lexicon) -> list[Kept] | None:
-    """Return what is known of the words; None where too many are new."""
-    known: list[Any] = list(map(lexicon.kept.get, cut))
-    new = [at for at, each in enumerate(known) if each is None] if None in known else []
-    for at in new[:_FEW]:
-        known[at] = _meet(cut[at], lexicon)
-    return known if len(new) <= _FEW else None
+def _cut(folded: str) -> tuple[list[str], list[int]]:
+    """Return the words, and which of them open a sentence or line: two characters after one that ends the last.
+
+    Whatever stands between. The question mark is the full-width one, which is a letter of words here.
+    """
+    words: list[str] = []
+    opens: list[int] = []
+    at = 0
+    for found in (_OPENING_TOO if "?" in folded else _OPENING).finditer(folded):
+        end = found.end()
+        if folded[end] in " \n":
+            words += folded[at:end].split()
+            opens.append(len(words))
+        else:
+            joins = found[0] == "?" and folded[end] != ALONE
+            end += joins
+            words += folded[at:end].split()
+            opens.append(len(words) + (not joins))
+        at = end
+    words += folded[at:].split()
+    return words, opens
 
 
-def _meet(word: bytes, lexicon: Lexicon) -> Kept:
-    """Hash one word as :func:`_hashed` does it, and keep it."""
-    powers = _powers()
-    stem = (sum(map(mul, word[:STEM], powers)) + _PAIR) * _MIX & _MASK
-    key = sum(map(mul, word, powers)) * _MIX & _MASK
-    group = lexicon.group.get(key, lexicon.group.get(stem, 0))
-    pair = key * _PAIR & _MASK
-    met = Kept(stem >> _ROW_SHIFT, key >> _ROW_SHIFT, key, pair, pair * _PAIR & _MASK, group)
-    if len(word) <= _LONGEST_KEPT:
-        if len(lexicon.kept) >= _MOST_KEPT:
-            lexicon.kept.clear()
-        lexicon.kept[word] = met
+def _known(words: list[str], lexicon: Lexicon) -> list[Kept]:
+    """Return what is known of the words; what is not is found out, and kept."""
+    known: list[Any] = list(map(lexicon.kept.get, words))
+    if not all(known):
+        met = _meet({word: None for word, each in zip(words, known, strict=True) if each is None}, lexicon)
+        known = [each or met[word] for word, each in zip(words, known, strict=True)]
+    return known
+
+
+def _meet(words: Iterable[str], lexicon: Lexicon) -> dict[str, Kept]:
+    """Find out about new words, and keep those that are not long."""
+    words, rows, group = list(words), lexicon.rows, lexicon.group
+    stems, keys = _hashes(words)
+    pairs = [key * _PAIR & _MASK for key in keys]
+    triples = [key * _PAIR & _MASK for key in pairs]
+    groups = map(group.get, keys, map(group.get, stems, repeat(0)))
+    nexts = map(lexicon.nexts.get, keys, repeat(_NOTHING))
+    weights = [rows[stem >> _SHIFT] + rows[key >> _SHIFT] for stem, key in zip(stems, keys, strict=True)]
+    met = dict(zip(words, zip(keys, pairs, triples, groups, nexts, weights, strict=True), strict=True))
+    if len(lexicon.kept) + len(met) > _MOST_KEPT:
+        lexicon.kept.clear()
+    lexicon.kept.update({word: each for word, each in met.items() if len(word) <= _LONGEST_KEPT})
     return met
 
 
-@cache
-def _powers() -> list[int]:
-    return [int(power) for power in alphabet().power]
+def _hashes(words: list[str]) -> tuple[list[int], list[int]]:
+    """Return the hashes of stems and of words."""
+    totals = [
+        sum(map(mul, map(ord, word), POWERS)) + ONES[len(word)] if len(word) > 1 else ord(word) + 1 for word in words
+    ]
+    firsts = [
+        sum(map(mul, map(ord, word[:STEM]), POWERS)) + ONES[STEM] if len(word) > STEM else total
+        for word, total in zip(words, totals, strict=True)
+    ]
+    return [(total + _PAIR) * _MIX & _MASK for total in firsts], [total * _MIX & _MASK for total in totals]
 
 
-def _joined(known: list[Kept]) -> tuple[Ints, list[int], list[int]]:
-    """Return columns, keys and classes: those of pairs and triples are sums of what their words bring along.
-
-    A pair or triple past the end is left zero.
-    """
-    stems, rows, keys, begin_pairs, begin_triples, groups = zip(*known, strict=True)
-    pairs = list(map(add, begin_pairs, keys[1:]))
-    triples = list(map(add, begin_triples, pairs[1:]))
-    both = [*pairs, 0, *triples, *(0, 0)[: len(known)]]
-    columns = _array([*stems, *rows, *[key >> _ROW_SHIFT & _ROW_MASK for key in both]])
-    return columns, both, list(groups)
+_SHIFTS = repeat(_SHIFT)
 
 
-def _array(numbers: list[int]) -> Ints:
-    """Return the numbers in an array, in half the time that numpy takes to look at each."""
-    return np.frombuffer(_packer(len(numbers)).pack(*numbers), np.int64)
+def _lookup(
+    groups: list[int], phrases: Iterable[int], pairs: list[int], triples: list[int], known: dict[int, int]
+) -> list[int]:
+    """Put the classes of phrases in; where entries overlap the longest one holds. Return which words have a class."""
+    for at in phrases:
+        group = known.get(pairs[at] & _MASK)
+        if at < len(triples):
+            group = known.get(triples[at] & _MASK, group)
+        if group:
+            groups[at] = group
+    hits = list(compress(count(), groups))
+    if len(hits) > MAX_HITS:
+        for at in hits[MAX_HITS // 2 : -MAX_HITS // 2]:
+            groups[at] = 0
+        del hits[MAX_HITS // 2 : -MAX_HITS // 2]
+    return hits
 
 
-@lru_cache(maxsize=1024)
-def _packer(count: int) -> Struct:
-    return Struct(f"={count}q")
-
-
-def _hashed(text: str, signs: Signs | bytes, fold: Hashes | Signs, edges: Ints, opens: set[int]) -> Words:
-    """Hash all words of a text at once."""
-    table = alphabet()
-    keys = _grams((fold * table.power[: len(fold)]).cumsum(), table.inverse, edges)
-    rows = (keys >> _U64(_ROW_SHIFT)).view(np.int64)
-    return Words(text, signs, rows, keys.tolist(), [0] * (len(edges) // 2), opens)
-
-
-def _codes(text: str) -> Ints:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.intp)
-
-
-def _edges(codes: Ints) -> Ints:
-    """Return in turn the character before a word and its last one; some characters are words by themselves."""
-    kind = alphabet().word.take(codes, mode="clip")
-    inside = kind != 0
-    joined = kind == 1
-    joined = joined[1:] & joined[:-1]
-    return np.stack(((inside[1:] > joined).nonzero()[0], (inside[:-1] > joined).nonzero()[0]), 1).ravel()
-
-
-def _grams(total: Hashes, inverse: Hashes, edges: Ints) -> Hashes:
-    """Return the hashes of stems, words, pairs and triples, as many of each as there are words.
-
-    Args:
-        total: the running sum up to and with each character.
-        inverse: of the powers of the base, from the first on.
-        edges: in turn the character before a word and its last one.
-    """
-    back = inverse.take(edges)[0::2]
-    begun, ended = total.take(edges).reshape(-1, 2).T
-    size = len(begun)
-    keys = np.zeros((4, size), _U64)  # stems, words, pairs, triples; a pair or triple past the end is left zero
-    stem, one, two, three = keys
-    np.subtract(total.take(np.minimum(edges[0::2] + STEM, edges[1::2])), begun, out=stem)
-    stem *= back
-    stem += _U64(_PAIR)
-    np.subtract(ended, begun, out=one)
-    one *= back
-    np.multiply(one[:-1], _U64(_PAIR), out=two[:-1])
-    two[:-1] += one[1:]
-    np.multiply(two[:-2], _U64(_PAIR), out=three[:-2])
-    three[:-2] += one[2:]
-    keys *= _U64(_MIX)
-    return keys.ravel()
-
-
-def build_lexicon(entries: dict[int, int]) -> Lexicon:
-    """Return the tables for entries ``{hash: class}``; of entries whose first 18 bits are the same the first holds."""
-    firsts: dict[int, int] = {}
-    for key in entries:
-        firsts.setdefault(key >> (64 - _SLOT_BITS), key)
-    group = {key: entries[key] for key in firsts.values()}
-    slot = np.zeros(ROWS, np.bool_)
-    slot[[key >> _ROW_SHIFT for key in group]] = True
-    return Lexicon(slot, group, entries, {})
-
-
-def entry_key(entry: str) -> int:
-    """Return the hash under which a lexicon entry is found: one to three words, or a five-letter stem and ``*``.
-
-    Raises:
-        ValueError: the entry has more than three words, or a stem of another length.
-    """
-    if entry.endswith("*"):
-        found = words(entry[:-1] + "xxxxxx")
-        if len(entry) != STEM + 1 or len(found.groups) != 1:
-            raise ValueError(f"{entry!r}: a stem is five letters and a star")
-        return found.keys[0]
-    found = words(entry)
-    count = len(found.groups)
-    if not 1 <= count <= 3:  # noqa: PLR2004 (pairs and triples are hashed, nothing longer)
-        raise ValueError(f"{entry!r} is {count} words long; one to three are possible")
-    return found.keys[count * count]
-
-
-def extract(text: str, lexicon: Lexicon) -> tuple[Words, Features]:
-    """Return the words and the features of a clipped text."""
-    found = words(text, lexicon)
-    hits = _lookup(found, lexicon)
-    signs = found.signs
-    neighbours = np.ndarray((len(signs) - 1,), _NEIGHBOURS, signs, 0, (1,))  # any two bytes in a row as one number
-    pairs = np.bincount(alphabet().pair.take(neighbours), minlength=SHAPE)
-    return found, Features(found.rows, _skeleton(found, hits), SHAPE_VALUES.take(pairs, mode="clip"), hits)
-
-
-def _lookup(found: Words, lexicon: Lexicon) -> list[tuple[int, int]]:
-    """Return the words that the lexicon knows and their classes; where entries overlap the longest one holds."""
-    groups, keys, known = found.groups.copy(), found.keys, lexicon.group
-    for at in lexicon.slot.take(found.rows[-len(keys) :]).nonzero()[0].tolist():
-        key = keys[at] & _MASK
-        if key in known:
-            groups[at % len(groups)] = known[key]  # stems to triples: the last one wins
-    hits = list(compress(enumerate(groups), groups))
-    return hits if len(hits) <= MAX_HITS else hits[: MAX_HITS // 2] + hits[-MAX_HITS // 2 :]
-
-
-def _skeleton(found: Words, hits: list[tuple[int, int]]) -> Ints:
-    """Return columns for the classes met: alone, opening a sentence, first, last, in pairs; and the sizes."""
-    columns = _sizes(len(found.text), len(found.groups), len(hits))
+def _skeleton(chars: int, groups: list[int], hits: list[int], opens: list[int]) -> list[int]:
+    """Return columns for the sizes, and for the classes met: first, last, alone, opening a sentence, in pairs."""
+    columns = _sizes(chars, len(groups), len(hits))
     if hits:
-        first, last, opens = hits[0], hits[-1][1], found.opens
-        columns += [first[1] + (3 * N_CLASS if first[0] < 2 else 4 * N_CLASS), last + 5 * N_CLASS]  # noqa: PLR2004
-        columns += [group for _, group in hits]
-        columns += [group + N_CLASS for at, group in hits if at in opens]
+        met = list(filter(None, groups))
+        columns += (met[0] + (3 * N_CLASS if hits[0] < 2 else 4 * N_CLASS), met[-1] + 5 * N_CLASS)  # noqa: PLR2004
+        columns += met
+        columns += [groups[at] + N_CLASS for at in opens if groups[at]]
         columns += [
-            PAIRS + 2 * (N_CLASS * group + after) + (then - at <= NEAR) for (at, group), (then, after) in pairwise(hits)
+            PAIRS + 2 * N_CLASS * group + 2 * after + (then - at <= NEAR)
+            for group, after, at, then in zip(met, met[1:], hits, hits[1:], strict=False)
         ]
-    return _array(columns)
+    return columns
 
 
 def _sizes(chars: int, count: int, hits: int) -> list[int]:
@@ -365,3 +303,63 @@ def _sizes(chars: int, count: int, hits: int) -> list[int]:
     mean = min(chars // (count + 1), 15)
     known = min(20 * hits // (count + 1), 15)
     return [SIZES + length, SIZES + 24 + mean, SIZES + 40 + known]
+
+
+def _shape(signs: bytes) -> dict[int, int]:
+    """Count neighbours. Small letters in a row, and with blanks between, are most of a text: they go out first."""
+    letters = signs
+    for run in _RUNS:
+        letters = letters.replace(run, _SMALL)
+    rest = letters
+    for run in _SPACED:
+        rest = rest.replace(run, _SMALL)
+    seen, last = memoryview(rest), len(rest) - 1
+    shape = Counter(seen[: len(rest) & ~1].cast("H").tolist() + seen[1 : 1 + (last & ~1)].cast("H").tolist())
+    spaced = (len(letters) - len(rest)) // 2
+    for pair, times in ((SMALL * 257, len(signs) - len(letters)), (SMALL * 256, spaced), (SMALL, spaced)):
+        if times:
+            shape[pair] += times
+    return shape
+
+
+_SMALL, _APART = bytes([SMALL]), bytes([BLANK, SMALL])
+_RUNS = [_SMALL * 4, _SMALL * 3, _SMALL * 2]
+_SPACED = [_SMALL + 2 * _APART, _SMALL + _APART]
+NEIGHBOURS = [int.from_bytes((one, other), sys.byteorder) for one in range(CATEGORIES) for other in range(CATEGORIES)]
+"""Two categories as one number, in the order of the columns of shape."""
+_NUMBER = {pair: at for at, pair in enumerate(NEIGHBOURS)}
+_NOTHING: frozenset[int] = frozenset()
+
+
+def build_lexicon(
+    entries: dict[int, int], phrases: Iterable[tuple[int, int]], rows: Sequence[int] = bytes(ROWS)
+) -> Lexicon:
+    """Return the lexicon for entries ``{hash: class}``; of entries whose first 18 bits are the same the first holds."""
+    firsts: dict[int, int] = {}
+    for key in entries:
+        firsts.setdefault(key >> (64 - _SLOT_BITS), key)
+    group = {key: entries[key] for key in firsts.values()}
+    nexts: dict[int, set[int]] = {}
+    for first, second in phrases:
+        nexts.setdefault(first, set()).add(second)
+    return Lexicon(group, entries, {first: frozenset(each) for first, each in nexts.items()}, [*rows, *rows, *rows], {})
+
+
+def entry_keys(entry: str) -> list[int]:
+    """Return the hash under which a lexicon entry is found, then those of its words if it has more than one.
+
+    An entry is one to three words, or a five-letter stem and ``*``.
+
+    Raises:
+        ValueError: the entry has more than three words, or a stem of another length.
+    """
+    words = _cut(_read(entry.removesuffix("*"))[0])[0]
+    if entry.endswith("*"):
+        if len(entry) != STEM + 1 or len(words) != 1:
+            raise ValueError(f"{entry!r}: a stem is five letters and a star")
+        return _hashes(words)[0]
+    if not 1 <= len(words) <= 3:  # noqa: PLR2004 (pairs and triples are hashed, nothing longer)
+        raise ValueError(f"{entry!r} is {len(words)} words long; one to three are possible")
+    keys = _hashes(words)[1]
+    whole = reduce(lambda key, after: (key * _PAIR + after) & _MASK, keys)
+    return [whole, *keys] if len(keys) > 1 else keys

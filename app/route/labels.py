@@ -10,7 +10,6 @@ import hashlib
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
 
 from app.route import features as f
@@ -24,12 +23,11 @@ if TYPE_CHECKING:
 
 def label_of(messages: list[dict[str, Any]], verdict: Verdict | None) -> Label:
     """Return what the classifier sees of the last user message."""
-    _, found = f.extract(f.clip(read(messages).last), load().lexicon)
-    used = np.flatnonzero(found.shape)
+    found = f.extract(f.clip(read(messages).last), load().lexicon)
     columns = {
-        "rows": found.rows.tolist(),
-        "skeleton": found.skeleton.tolist(),
-        "shape": [[int(at), round(float(found.shape[at]), 4)] for at in used],
+        "rows": found.rows(),
+        "skeleton": found.skeleton,
+        "shape": [[at, round(value, 4)] for at, value in found.neighbours()],
     }
     kind, complexity = (verdict.kind, verdict.complexity) if verdict is not None else (None, None)
     return Label(kind, complexity, layout(), orjson.dumps(columns).decode())

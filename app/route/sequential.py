@@ -20,10 +20,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import mul
 from typing import Final, Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 State = Literal["learning", "certified", "breached", "inconclusive"]
 Counts = Mapping[int, int]
@@ -36,8 +34,6 @@ STAKES: Final = (0.01, 0.022, 0.048, 0.1, 0.23, 0.5, 0.9)
 below the best one's, and more stakes would cost more than that (bench/parity). The best stake is about twice the shift
 over the variance: 0.01 for a shift of 0.5 points where every pair is decisive, 0.9 where 2 % are."""
 _HALVINGS: Final = 40
-_Floats = NDArray[np.float64]
-_STAKES: Final[_Floats] = np.array(STAKES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +121,17 @@ def lower_bound(counts: Counts, alpha: float) -> float:
 
 def log_capital(counts: Counts, mean: float) -> float:
     """Return the logarithm of what one unit has become by betting that the true mean is above ``mean`` (over -1)."""
-    gains = log_gains(np.fromiter(counts, np.float64, len(counts)) / UNIT, mean)
-    totals = gains @ np.fromiter(counts.values(), np.float64, len(counts))
-    top = float(totals.max())
-    return top + math.log(float(np.exp(totals - top).mean()))
+    totals = [
+        math.fsum(map(mul, gains, counts.values())) for gains in log_gains([each / UNIT for each in counts], mean)
+    ]
+    top = max(totals)
+    return top + math.log(sum(math.exp(total - top) for total in totals) / len(totals))
 
 
-def log_gains(differences: _Floats, mean: float) -> _Floats:
+def log_gains(differences: Iterable[float], mean: float) -> list[list[float]]:
     """Return what one sample adds to the logarithm of each stake's capital; a row a stake, a column a difference."""
-    middle = mean + 1.0
-    gains: _Floats = np.log1p(_STAKES[:, None] * (differences[None, :] - mean) / middle)
-    return gains
+    shifts = [(each - mean) / (mean + 1.0) for each in differences]
+    return [[math.log1p(stake * shift) for shift in shifts] for stake in STAKES]
 
 
 def _turned(counts: Counts) -> dict[int, int]:

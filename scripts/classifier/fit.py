@@ -10,6 +10,7 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
 from app.route import features as f
+from app.route import packed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,20 +28,24 @@ def lexicon() -> f.Lexicon:
         ValueError: a line names no known class, or holds an entry of more than three words.
     """
     entries: dict[int, int] = {}
+    phrases: set[tuple[int, int]] = set()
     for line in LEXICON.read_text("utf-8").splitlines():
         group, colon, rest = line.partition(":")
         if colon and not line.startswith("#"):
             for entry in rest.split(","):
-                entries.setdefault(f.entry_key(entry.strip()), f.CLASSES.index(group))
-    return f.build_lexicon(entries)
+                key, *parts = f.entry_keys(entry.strip())
+                entries.setdefault(key, f.CLASSES.index(group))
+                if parts:
+                    phrases.add((parts[0], parts[1]))
+    return f.build_lexicon(entries, phrases)
 
 
 def matrix(prompts: Iterable[str], words: f.Lexicon) -> sparse.csr_matrix:
     """Return one sparse row a prompt; the columns are the rows, the skeleton, the shape and the numbers."""
     starts, columns, values = [0], [], []
     for prompt in prompts:
-        _, found = f.extract(f.clip(prompt), words)
-        column, value = row(found)
+        found = f.extract(f.clip(prompt), words)
+        column, value = row(found.rows(), found.skeleton, found.neighbours())
         columns.append(column)
         values.append(value)
         starts.append(starts[-1] + len(column))
@@ -50,16 +55,22 @@ def matrix(prompts: Iterable[str], words: f.Lexicon) -> sparse.csr_matrix:
     return made
 
 
-def row(found: f.Features) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the columns and the values of one text's features."""
-    used = np.flatnonzero(found.shape)
-    column = np.concatenate((found.rows, found.skeleton + f.ROWS, used + f.ROWS + f.SKELETON))
-    value = np.concatenate((
-        f.row_values(len(found.rows)),
-        f.skeleton_values(len(found.skeleton)),
-        found.shape[used],
-    ))  # fmt: skip
+def row(
+    rows: Sequence[int], skeleton: Sequence[int], shape: Sequence[tuple[int, float]]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the columns and the values of one text's features, whose columns in each table are given."""
+    used = [at + f.ROWS + f.SKELETON for at, _ in shape]
+    column = np.array([*rows, *(at + f.ROWS for at in skeleton), *used], np.int64)
+    value = np.full(len(column), f.row_value(len(rows)))
+    value[len(rows) :] = f.class_value(len(skeleton))
+    value[len(rows) : len(rows) + f.N_SIZES] = 1.0
+    value[len(column) - len(used) :] = [each for _, each in shape]
     return column, value
+
+
+def dense(table: packed.Table) -> NDArray[np.float64]:
+    """Return the weights of a table, a column a head."""
+    return np.array([packed.unpack(each) for each in table.rows]) * np.array(table.steps)
 
 
 def fit(

@@ -13,7 +13,6 @@ from scipy import sparse
 from scipy.optimize import minimize
 
 from app.ledger.db import Database, address
-from app.route import features as f
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,19 +78,12 @@ async def _rows(url: str) -> list[dict[str, Any]]:
 
 
 def _matrix(found: list[dict[str, Any]]) -> sparse.csr_matrix:
-    rows = [fit.row(_features(each)) for each in found]
+    rows = [fit.row(each["rows"], each["skeleton"], each["shape"]) for each in found]
     starts = np.cumsum([0, *(len(column) for column, _ in rows)])
     columns, values = (np.concatenate([row[part] for row in rows]) for part in (0, 1))
     made = sparse.csr_matrix((values, columns, starts), shape=(len(rows), fit.COLUMNS))
     made.sum_duplicates()
     return made
-
-
-def _features(told: dict[str, Any]) -> f.Features:
-    shape = np.zeros(f.SHAPE, np.float32)
-    for at, value in told["shape"]:
-        shape[at] = value
-    return f.Features(np.array(told["rows"], np.intp), np.array(told["skeleton"], np.intp), shape, [])
 
 
 def moved(head: NDArray[np.float64], made: sparse.csr_matrix, fails: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -44,9 +44,22 @@ async def test_its_verdicts_are_counted_and_nothing_goes_by_them(start: Start, u
 def test_weights_that_are_none_are_told(tmp_path: Path) -> None:
     from app.parity.rival import _loaded
 
-    (tmp_path / "x.npz").write_text("no weights")
-    assert _loaded(str(tmp_path / "x.npz")) is None
-    assert _loaded(str(tmp_path / "missing.npz")) is None
+    path = tmp_path / "x.weights"
+    whole = classify.WEIGHTS.read_bytes()
+    for wrong in (
+        b"no weights",
+        b"",
+        b"PK\x03\x04\x00\xff",
+        b"[]\n",
+        b"{}\n",
+        whole[:-1],
+        whole.replace(b"32768", b"32767", 1),
+    ):
+        path.write_bytes(wrong)
+        with pytest.raises(ValueError, match="train it again with scripts/train-classifier"):
+            classify.load.__wrapped__(path)
+        assert _loaded(str(path)) is None
+    assert _loaded(str(tmp_path / "missing.weights")) is None
 
 
 def test_a_label_holds_what_the_classifier_sees_and_no_text() -> None:
@@ -60,7 +73,7 @@ def test_a_label_holds_what_the_classifier_sees_and_no_text() -> None:
 @pytest.mark.long
 def test_what_a_ledger_knows_moves_the_difficulty(tmp_path: Path) -> None:
     """The weaker model fails on tax law: the candidate finds that harder, the weights in use do not know it."""
-    ledger, out = tmp_path / "sluice.db", tmp_path / "candidate.npz"
+    ledger, out = tmp_path / "sluice.db", tmp_path / "candidate.weights"
     asyncio.run(write(f"sqlite:///{ledger}"))
     command = [sys.executable, str(ROOT / "scripts" / "train-classifier"), "--from-ledger", str(ledger)]
     command += ["--out", str(out)]
@@ -76,7 +89,7 @@ def test_what_a_ledger_knows_moves_the_difficulty(tmp_path: Path) -> None:
 def hard(model: classify.Model, text: str) -> float:
     from app.route import features
 
-    return classify.score(model, features.extract(text, model.lexicon)[1]).hard
+    return classify.score(model, features.extract(text, model.lexicon)).hard
 
 
 async def write(url: str) -> None:

@@ -76,7 +76,10 @@ def outcomes(world: World, rules: Rules, *, runs: int, seed: int) -> Outcomes:
     """Run the test on so many series of samples, each until it decides or its budget is spent."""
     rng = np.random.default_rng(seed)
     chances = world.chances()
-    sides = (log_gains(VALUES, -rules.margin * rules.reliability), log_gains(-VALUES, rules.margin))
+    means = (-rules.margin * rules.reliability, rules.margin)
+    sides = tuple(
+        np.array(log_gains((sign * VALUES).tolist(), mean)) for sign, mean in zip((1, -1), means, strict=True)
+    )
     ends = np.array([_run(rng, chances, sides, rules) for _ in range(runs)])
     certified, breached = ends[:, 0] < ends[:, 1], ends[:, 1] < ends[:, 0]
     return Outcomes(certified, breached, np.minimum(ends.min(axis=1) + 1, rules.budget))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections import Counter
@@ -15,7 +16,19 @@ from hypothesis import strategies as st
 
 from app.call import Reasons
 from app.route import features as f
-from app.route.classify import _MOST_SYSTEMS, KINDS, _system_code, classify, difficulty, load
+from app.route import packed
+from app.route.classify import (
+    _MOST_SYSTEMS,
+    _SKELETON_UNIT,
+    _TIMES,
+    KINDS,
+    WEIGHTS,
+    _system_code,
+    classify,
+    difficulty,
+    load,
+    score,
+)
 
 DATA = Path(__file__).parent.parent / "data" / "confusion.jsonl"
 CONFUSION: list[dict[str, str]] = [json.loads(line) for line in DATA.read_text("utf-8").splitlines()]
@@ -191,9 +204,37 @@ def test_same_text_same_verdict(text: str) -> None:
 def test_work_is_bounded_whatever_the_length(unit: str) -> None:
     long = f.clip(unit * 400_000)
     assert len(long) <= f.HEAD + f.TAIL + 1
-    _, found = f.extract(long, load().lexicon)
-    assert len(found.rows) <= 4 * len(long)
+    found = f.extract(long, load().lexicon)
+    assert found.grams <= 4 * len(long)
     assert len(found.hits) <= f.MAX_HITS
+
+
+def test_no_sum_leaves_its_lane() -> None:
+    chars, most = f.HEAD + f.TAIL + 5, 3 + 2 + f.MAX_HITS * 3 - 1
+    neighbours = [pairs * _TIMES[math.ceil(chars / pairs)] for pairs in range(1, f.SHAPE + 1)]
+    classes = [(count - 3) * round(_SKELETON_UNIT * f.class_value(count)) for count in range(3, most + 1)]
+    assert 127 * max(*neighbours, 3 * _SKELETON_UNIT + max(classes), 4 * chars) < 2**31
+
+
+def test_scores_are_the_sums_of_weights_times_values() -> None:
+    """Of a whole text, from the file, by the formula: numbers of one head after the other."""
+    weights = packed.read(WEIGHTS)
+    text = "Write a function that parses a log file. Which errors are there per hour? \u00dcberpr\u00fcfe auch 日志。"
+    found = f.extract(text, load().lexicon)
+    rows, skeleton, shape = ([packed.unpack(row) for row in table.rows] for table in weights.tables)
+    count = len(found.skeleton)
+    values = [
+        [(rows[at], f.row_value(found.grams)) for at in found.rows()],
+        [(skeleton[at], 1.0 if place < f.N_SIZES else f.class_value(count)) for place, at in enumerate(found.skeleton)],
+        [(shape[at], value) for at, value in found.neighbours()],
+    ]
+    scores = score(load(), found)
+    for head, said in enumerate((scores.code, *scores.others, scores.hard, scores.steps)):
+        each = (
+            table.steps[head] * sum(row[head] * value for row, value in seen)
+            for table, seen in zip(weights.tables, values, strict=True)
+        )
+        assert said == pytest.approx(weights.bias[head] + sum(each), abs=1e-3)
 
 
 def test_tokens_follow_length_and_script() -> None:
@@ -207,7 +248,7 @@ def test_weights_are_read_once_and_on_demand() -> None:
     assert load() is load()
     code = (
         "import sys, app.route.classify as c; assert c.load.cache_info().currsize == 0; "
-        "c.classify([]); assert 'sklearn' not in sys.modules"
+        "c.classify([{'role': 'user', 'content': 'caf\u00e9'}]); assert 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 

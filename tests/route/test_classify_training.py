@@ -51,16 +51,16 @@ def test_rows_under_permissive_licences_are_kept(data: Any, tmp_path: Path) -> N
 @pytest.mark.long
 def test_nothing_is_written_where_no_row_may_be_used(tmp_path: Path) -> None:
     write_rows(tmp_path, "CC-BY-NC-4.0")
-    run = train(tmp_path, tmp_path / "weights.npz")
+    run = train(tmp_path, tmp_path / "weights.weights")
     assert run.returncode == 2
     assert "licence" in run.stderr
-    assert not (tmp_path / "weights.npz").exists()
+    assert not (tmp_path / "weights.weights").exists()
 
 
 @pytest.mark.long
 def test_second_run_writes_the_same_bytes(tmp_path: Path) -> None:
     write_rows(tmp_path, "MIT")
-    first, second = tmp_path / "first.npz", tmp_path / "second.npz"
+    first, second = tmp_path / "first.weights", tmp_path / "second.weights"
     assert train(tmp_path, first).returncode == 0
     assert train(tmp_path, second).returncode == 0
     assert first.read_bytes() == second.read_bytes()
