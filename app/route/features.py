@@ -19,9 +19,10 @@ from operator import add, contains, mul, rshift
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.route.alphabet import ALONE, BLANK, CATEGORIES, SMALL, alphabet
+from app.route.packed import HEADS, ZERO, Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 HEAD, TAIL = 600, 300
 """Characters kept of a long text: its start says what is asked; the end repeats it under pasted material."""
@@ -80,14 +81,14 @@ class Lexicon(NamedTuple):
         group: the class of each entry that can be found.
         entries: what it was made of.
         nexts: of phrases among the entries, which words (hashes) come second, by the first.
-        rows: packed weights by column, three times over: the high bits of a sum of three hashes are one of them.
+        rows: packed weights by column.
         kept: folded words of the last texts, bounded, in no order.
     """
 
     group: dict[int, int]
     entries: dict[int, int]
     nexts: dict[int, frozenset[int]]
-    rows: Sequence[int]
+    rows: Rows
     kept: dict[str, Kept]
 
     def phrases(self) -> list[tuple[int, int]]:
@@ -182,11 +183,12 @@ def extract(text: str, lexicon: Lexicon) -> Features:
     if not words:
         return Features(text, words, 0, _sizes(len(text), 0, 0), _shape(signs), [])
     keys, begin_pairs, begin_triples, classes, nexts, weights = zip(*_known(words, lexicon), strict=True)
-    after, groups, rows = keys[1:], list(classes), lexicon.rows
+    after, groups = keys[1:], list(classes)
     pairs = list(map(add, begin_pairs, after))
     triples = list(map(add, begin_triples, pairs[1:]))
     past = 2 * len(words) - len(pairs) - len(triples)
-    packed = sum(map(rows.__getitem__, map(rshift, pairs + triples, _SHIFTS)), sum(weights) + past * rows[0])
+    columns = list(map(rshift, pairs + triples, _SHIFTS))
+    packed = sum(weights) + lexicon.rows.total(columns) + past * lexicon.rows.made[0]
     hits = _lookup(groups, compress(count(), map(contains, nexts, after)), pairs, triples, lexicon.group)
     skeleton = _skeleton(len(text), groups, hits, opens)
     return Features(text, words, packed, skeleton, _shape(signs), [(at, groups[at]) for at in hits])
@@ -235,13 +237,15 @@ def _known(words: list[str], lexicon: Lexicon) -> list[Kept]:
 
 def _meet(words: Iterable[str], lexicon: Lexicon) -> dict[str, Kept]:
     """Find out about new words, and keep those that are not long."""
-    words, rows, group = list(words), lexicon.rows, lexicon.group
+    words, row, group = list(words), lexicon.rows.made.__getitem__, lexicon.group
     stems, keys = _hashes(words)
+    stem_rows, rows = ([key >> _SHIFT for key in each] for each in (stems, keys))
+    lexicon.rows.make(stem_rows + rows)
     pairs = [key * _PAIR & _MASK for key in keys]
     triples = [key * _PAIR & _MASK for key in pairs]
     groups = map(group.get, keys, map(group.get, stems, repeat(0)))
     nexts = map(lexicon.nexts.get, keys, repeat(_NOTHING))
-    weights = [rows[stem >> _SHIFT] + rows[key >> _SHIFT] for stem, key in zip(stems, keys, strict=True)]
+    weights = map(add, map(row, stem_rows), map(row, rows))
     met = dict(zip(words, zip(keys, pairs, triples, groups, nexts, weights, strict=True), strict=True))
     if len(lexicon.kept) + len(met) > _MOST_KEPT:
         lexicon.kept.clear()
@@ -331,10 +335,14 @@ _NUMBER = {pair: at for at, pair in enumerate(NEIGHBOURS)}
 _NOTHING: frozenset[int] = frozenset()
 
 
-def build_lexicon(
-    entries: dict[int, int], phrases: Iterable[tuple[int, int]], rows: Sequence[int] = bytes(ROWS)
-) -> Lexicon:
-    """Return the lexicon for entries ``{hash: class}``; of entries whose first 18 bits are the same the first holds."""
+def build_lexicon(entries: dict[int, int], phrases: Iterable[tuple[int, int]], rows: Rows | None = None) -> Lexicon:
+    """Return the lexicon for entries ``{hash: class}``; of entries whose first 18 bits are the same the first holds.
+
+    Args:
+        entries: hashes and classes.
+        phrases: the hashes of the first two words of those that have more than one.
+        rows: weights; training needs none.
+    """
     firsts: dict[int, int] = {}
     for key in entries:
         firsts.setdefault(key >> (64 - _SLOT_BITS), key)
@@ -342,7 +350,8 @@ def build_lexicon(
     nexts: dict[int, set[int]] = {}
     for first, second in phrases:
         nexts.setdefault(first, set()).add(second)
-    return Lexicon(group, entries, {first: frozenset(each) for first, each in nexts.items()}, [*rows, *rows, *rows], {})
+    rows = rows or Rows(bytes([ZERO]) * (HEADS * ROWS))
+    return Lexicon(group, entries, {first: frozenset(each) for first, each in nexts.items()}, rows, {})
 
 
 def entry_keys(entry: str) -> list[int]:

@@ -4,9 +4,9 @@ A row has one weight a head, an 8-bit step from -127 to 127, each in a lane of 3
 ``weight << 32 * head``, so that the sum of many rows, or of multiples of them, is one sum of integers, and each head's
 is read off in the end. That holds as long as every head's sum is below 2**31, 16.9 million weights of 127.
 
-The file: a line of JSON, then bytes: of each table the first head's weights, the second's ...; of each entry of the
-lexicon the class; then numbers of eight bytes, low byte first: the entries' hashes, and the hashes of the first two
-words of the phrases among them.
+The file: a line of JSON, then bytes: of each table the rows, a byte a head; of each entry of the lexicon the class;
+then numbers of eight bytes, low byte first: the entries' hashes, and the hashes of the first two words of the phrases
+among them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 _FORMAT = "sluice classifier 1"
@@ -28,10 +28,52 @@ ZERO = 128
 
 
 class Table(NamedTuple):
-    """Weights: packed rows, and of each head the size of a step."""
+    """Weights: row after row a byte a head, :data:`ZERO` added to each; and of each head the size of a step."""
 
-    rows: Sequence[int]
+    raw: bytes
     steps: Sequence[float]
+
+    def rows(self) -> list[int]:
+        """Return all rows, packed."""
+        return [_packed(self.raw[at : at + HEADS]) for at in range(0, len(self.raw), HEADS)]
+
+
+class Rows:
+    """The rows of a large table, packed when they are first needed, which most are not for long.
+
+    Attributes:
+        made: by column, those that are packed; None for the rest. The table is in it three times over, so that the high
+            bits of a sum of three hashes, not cut to 64 bits, are a column too.
+    """
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self.made: list[Any] = [None] * (3 * len(raw) // HEADS)
+        self.make([0])
+
+    def make(self, columns: Iterable[int]) -> None:
+        """Have these rows packed."""
+        made, raw = self.made, self._raw
+        for column in columns:
+            if made[column] is None:
+                first = column % (len(raw) // HEADS)
+                if made[first] is None:
+                    made[first] = _packed(raw[first * HEADS : (first + 1) * HEADS])
+                made[column] = made[first]
+
+    def total(self, columns: list[int]) -> int:
+        """Return the sum of the rows in these columns."""
+        try:
+            return sum(map(self.made.__getitem__, columns))
+        except TypeError:  # None cannot be added: it is seldom, so that looking for it first would cost more
+            self.make(columns)
+            return sum(map(self.made.__getitem__, columns))
+
+
+def _packed(raw: bytes) -> int:
+    lanes = bytearray(_LANES.size)
+    lanes[::_LANE] = raw
+    return int.from_bytes(lanes, "little") - _ZEROS
 
 
 class Weights(NamedTuple):
@@ -49,19 +91,6 @@ class Weights(NamedTuple):
     edges: Sequence[float]
     entries: dict[int, int]
     phrases: Sequence[tuple[int, int]]
-
-
-def pack(columns: Sequence[bytes | memoryview]) -> list[int]:
-    """Return the rows of a table.
-
-    Args:
-        columns: of each head the weights, 128 added to each.
-    """
-    width = _LANES.size
-    lanes = bytearray(width * len(columns[0]))
-    for head, column in enumerate(columns):
-        lanes[_LANE * head :: width] = column
-    return [int.from_bytes(row, "little") - _ZEROS for (row,) in struct.iter_unpack(f"{width}s", lanes)]
 
 
 def unpack(total: int) -> tuple[int, ...]:
@@ -84,21 +113,18 @@ def read(path: Path) -> Weights:
     line, _, rest = path.read_bytes().partition(b"\n")
     try:
         told = json.loads(line)
-        return _read(told, memoryview(rest))
+        return _read(told, rest)
     except (ValueError, KeyError, TypeError, struct.error) as error:
         raise ValueError(f"{path} is not of this version: train it again with scripts/train-classifier") from error
 
 
-def _read(told: dict[str, Any], rest: memoryview) -> Weights:
+def _read(told: dict[str, Any], rest: bytes) -> Weights:
     sizes = [*(HEADS * rows for rows in told["rows"]), told["entries"], 8 * told["entries"], 16 * told["phrases"]]
     ends = list(accumulate(sizes, initial=0))
     if (told["format"], len(told["bias"]), ends[-1]) != (_FORMAT, HEADS, len(rest)):
         raise ValueError("of another format or size")
     *weights, groups, keys, phrases = (rest[start:end] for start, end in pairwise(ends))
-    tables = [
-        Table(pack([each[rows * head : rows * (head + 1)] for head in range(HEADS)]), steps)
-        for each, rows, steps in zip(weights, told["rows"], told["steps"], strict=True)
-    ]
+    tables = list(map(Table, weights, told["steps"]))
     entries = {key: group for (key,), group in zip(struct.iter_unpack("<Q", keys), groups, strict=True)}
     return Weights(tables, told["bias"], told["edges"], entries, list(struct.iter_unpack("<QQ", phrases)))
 
@@ -107,19 +133,14 @@ def write(path: Path, weights: Weights) -> None:
     """Write a file; the same weights give the same bytes."""
     told = {
         "format": _FORMAT,
-        "rows": [len(table.rows) for table in weights.tables],
+        "rows": [len(table.raw) // HEADS for table in weights.tables],
         "steps": [list(table.steps) for table in weights.tables],
         "bias": list(weights.bias),
         "edges": list(weights.edges),
         "entries": len(weights.entries),
         "phrases": len(weights.phrases),
     }
-    parts = [json.dumps(told).encode(), b"\n", *(_columns(table) for table in weights.tables)]
+    parts = [json.dumps(told).encode(), b"\n", *(table.raw for table in weights.tables)]
     parts += [bytes(weights.entries.values()), struct.pack(f"<{len(weights.entries)}Q", *weights.entries)]
     parts += [struct.pack("<QQ", *phrase) for phrase in weights.phrases]
     path.write_bytes(b"".join(parts))
-
-
-def _columns(table: Table) -> bytes:
-    lanes = b"".join([(row + _ZEROS).to_bytes(_LANES.size, "little") for row in table.rows])
-    return b"".join([lanes[_LANE * head :: _LANES.size] for head in range(HEADS)])

@@ -221,7 +221,7 @@ def test_scores_are_the_sums_of_weights_times_values() -> None:
     weights = packed.read(WEIGHTS)
     text = "Write a function that parses a log file. Which errors are there per hour? \u00dcberpr\u00fcfe auch 日志。"
     found = f.extract(text, load().lexicon)
-    rows, skeleton, shape = ([packed.unpack(row) for row in table.rows] for table in weights.tables)
+    rows, skeleton, shape = ([packed.unpack(row) for row in table.rows()] for table in weights.tables)
     count = len(found.skeleton)
     values = [
         [(rows[at], f.row_value(found.grams)) for at in found.rows()],

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from app.route import features as f
 from app.route import packed
 from app.route.alphabet import OPENS, alphabet
-from app.route.classify import load
+from app.route.classify import WEIGHTS, load
 
 BASE, MIX, PAIR = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xC2B2AE3D27D4EB4F
 EMPTY = f.build_lexicon({}, [])
+RAW = packed.read(WEIGHTS).tables[0].raw
 
 
 def cut(text: str) -> list[str]:
@@ -103,10 +104,12 @@ def test_columns_are_what_hashing_each_word_gives(text: str) -> None:
 @settings(deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=4))
 def test_words_met_before_weigh_what_their_columns_do(texts: list[str]) -> None:
-    lexicon = load().lexicon._replace(kept={})
+    lexicon = load().lexicon._replace(kept={}, rows=packed.Rows(RAW))
     for text in [*texts, *texts]:
         found = f.extract(f.clip(text), lexicon)
-        assert found.packed == sum(lexicon.rows[column] for column in found.rows())
+        heads = zip(*(RAW[column * 10 : column * 10 + 10] for column in found.rows()), strict=True)
+        sums = [sum(weights) - 128 * found.grams for weights in heads]
+        assert packed.unpack(found.packed) == tuple(sums or [0] * 10)
         assert found.hits == f.extract(f.clip(text), lexicon._replace(kept={})).hits
         assert len(found.skeleton) <= 196
 
@@ -118,7 +121,7 @@ def test_sums_of_packed_rows_are_the_sums_of_each_head(rows: list[tuple[int, lis
         room -= abs(times) * 127
         if room < 0:
             break
-        (row,) = packed.pack([bytes([weight + packed.ZERO]) for weight in weights])
+        (row,) = packed.Table(bytes([weight + packed.ZERO for weight in weights]), []).rows()
         total += times * row
         plain_sums = [before + times * weight for before, weight in zip(plain_sums, weights, strict=True)]
     assert packed.unpack(total) == tuple(plain_sums)
