@@ -235,7 +235,7 @@ async def _opened(database: Database, serving: asyncio.Event) -> None:
 
 
 def _prompts(library: Library) -> dict[str, Any]:
-    return _state("they are being read", starting=True) if library.waits else _state(library.current.trouble())
+    return _state("they are being read", starting=True) if library.owed else _state(library.trouble())
 
 
 def _state(lost: str | None, *, starting: bool = False) -> dict[str, Any]:
@@ -264,8 +264,9 @@ class _Follower:
 
     async def run(self) -> None:
         """Look again and again."""
-        await asyncio.to_thread(lambda: self._gateway.library.current)
-        _tell_broken(self._gateway)
+        if self._gateway.library.owed:
+            await self._gateway.library.shelf()
+            _tell_broken(self._gateway)
         for number in itertools.count():
             await asyncio.sleep(_POLL_S)
             loaded = self._gateway.live.poll()
@@ -303,12 +304,12 @@ class _Follower:
 
     def reload_soon(self) -> None:
         """Read configuration and prompts anew once the file rests: it may be written again by the time one is told."""
-        self._gateway.library.load()
+        self._gateway.library.reload()
         self._gateway.live.reload_soon()
 
     def reload(self) -> bool:
         """Read both at once in this process; return whether the configuration is in force."""
-        self._gateway.library.load()
+        self._gateway.library.reload()
         return self._told(ok=self._gateway.live.reload())
 
     def reload_all(self) -> bool:

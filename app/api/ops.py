@@ -98,7 +98,7 @@ async def list_models(gateway: Here, tenant: Tenant) -> dict[str, Any]:  # noqa:
     """List what may stand in ``model``."""
     settings = gateway.live.current
     seen = await gateway.backends.models(settings.backend_configs)
-    return {"object": "list", "data": models.listing(settings, gateway.library.current, seen)}
+    return {"object": "list", "data": models.listing(settings, await gateway.library.shelf(), seen)}
 
 
 @calls.get("/models/{name:path}")
@@ -106,7 +106,7 @@ async def get_model(name: str, gateway: Here, tenant: Tenant) -> dict[str, Any]:
     """Return one model."""
     settings = gateway.live.current
     seen = await gateway.backends.models(settings.backend_configs)
-    return models.one(name, settings, gateway.library.current, seen)
+    return models.one(name, settings, await gateway.library.shelf(), seen)
 
 
 @calls.post("/route")
@@ -116,4 +116,4 @@ async def route(request: Request, gateway: Here, tenant: Tenant) -> dict[str, An
     body = decode(await read_body(request.receive, settings.max_body_mb))
     headers = dict(request.scope["headers"])
     ask = make_ask("chat", body, headers, tenant, settings, request.scope["state"]["request_id"])
-    return preview(ask, settings, gateway.library.current, gateway.prices)
+    return preview(ask, settings, await gateway.library.shelf(), gateway.prices)

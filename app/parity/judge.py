@@ -95,17 +95,17 @@ class Judge:
             "verdicts": [{"label": each} for each in (*labels, TIE)],
         }
         try:
-            context = self._context(settings)
+            context = await self._context(settings)
             task = find(TASK, context.shelf)
             done = await run_task(context, task, values, trace)  # type: ignore[arg-type]
         except SluiceError:
             return None
         return {labels[0]: 1, labels[1]: -1, TIE: 0}.get(done.value["verdict"])
 
-    def _context(self, settings: Settings) -> Context:
+    async def _context(self, settings: Settings) -> Context:
         deadline = asyncio.get_running_loop().time() + _QUESTION_S
         ask = Ask("chat", {"model": TASK}, Hints(), "parity", deadline, f"judge_{os.urandom(6).hex()}")
-        return Context(ask, settings, self._gateway, self._gateway.library.current, quiet)
+        return Context(ask, settings, self._gateway, await self._gateway.library.shelf(), quiet)
 
 
 def _labels() -> tuple[str, str]:

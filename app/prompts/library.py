@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -46,7 +47,11 @@ class Shelf:
 
 
 class Library:
-    """The shelf in force, from Sluice's own prompts and those of the operator, which come first."""
+    """The shelf in force, from Sluice's own prompts and those of the operator, which come first.
+
+    Sluice's own are read at their first use: what reads them is a twentieth of a gateway's memory. Those of the
+    operator are read beside the first calls, so that what is wrong with them is told.
+    """
 
     def __init__(self, directory: str = "") -> None:
         self._shelf: Shelf | None = None
@@ -56,16 +61,29 @@ class Library:
 
     @property
     def current(self) -> Shelf:
-        """The shelf, swapped whole; read at the first use, which the start does not wait for."""
+        """The shelf, swapped whole; where it was not read yet that takes a while: see :meth:`shelf`."""
         if self._shelf is not None:
             return self._shelf
         with self._reading:
             return self._shelf or self.load()
 
+    async def shelf(self) -> Shelf:
+        """Return the shelf in force; whoever asks first waits until it is read, and nobody else does."""
+        return self._shelf if self._shelf is not None else await asyncio.to_thread(lambda: self.current)
+
     @property
-    def waits(self) -> bool:
-        """Whether nothing has been read yet."""
-        return self._shelf is None
+    def owed(self) -> bool:
+        """Whether there are prompts of the operator that have not been read yet."""
+        return self._shelf is None and bool(self._directory)
+
+    def trouble(self) -> str | None:
+        """Return all that is known to be broken in one line, or None."""
+        return None if self._shelf is None else self._shelf.trouble()
+
+    def reload(self) -> None:
+        """Read everything anew, unless nothing was wanted yet."""
+        if self._shelf is not None or self.owed:
+            self.load()
 
     def load(self) -> Shelf:
         """Read everything anew."""
@@ -80,7 +98,7 @@ class Library:
         if not (moved or (rested and stamp != self._applied)):
             return None
         self._applied = stamp
-        return self.load()
+        return self.load() if self._shelf is not None or self.owed else None
 
     def _stamp(self) -> Stamp:
         found = []

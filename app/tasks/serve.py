@@ -57,7 +57,7 @@ async def serve(ask: Ask, settings: Settings, gateway: Gateway, trace: Trace, te
     """
     if not is_named(ask):
         return await run(ask, settings, gateway, trace)
-    context = Context(ask, settings, gateway, gateway.library.current, tell)
+    context = Context(ask, settings, gateway, await gateway.library.shelf(), tell)
     context = replace(context, tell=_telling(context, tell))
     found = find(ask.body["model"], context.shelf)
     trace.task, trace.prompt_hash = found.name, found.digest

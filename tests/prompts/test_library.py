@@ -65,3 +65,21 @@ def test_another_directory_is_followed_at_once(tmp_path: Path) -> None:
     (tmp_path / "mine.md").write_text(_GOOD)
     assert library.poll(str(tmp_path)) is not None
     assert "mine" in library.current.tasks
+
+
+async def test_sluices_own_prompts_are_read_at_their_first_use() -> None:
+    library = Library()
+    assert library.poll("") is None
+    library.reload()
+    assert (library.owed, library.trouble(), library._shelf) == (False, None, None)
+    assert (await library.shelf()).tasks
+    assert await library.shelf() is library.current
+
+
+async def test_the_operators_prompts_are_owed_until_they_are_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.md").write_text("broken")
+    library = Library(str(tmp_path))
+    owed = [library.owed]
+    await library.shelf()
+    assert [*owed, library.owed] == [True, False]
+    assert "task/mine" in (library.trouble() or "")
