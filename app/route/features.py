@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from functools import reduce
 from itertools import accumulate, compress, count, pairwise, repeat
-from operator import add, contains, mul, rshift
+from operator import add, contains, mul
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.route.alphabet import ALONE, BLANK, CATEGORIES, SMALL, alphabet
@@ -187,7 +187,7 @@ def extract(text: str, lexicon: Lexicon) -> Features:
     pairs = list(map(add, begin_pairs, after))
     triples = list(map(add, begin_triples, pairs[1:]))
     past = 2 * len(words) - len(pairs) - len(triples)
-    columns = list(map(rshift, pairs + triples, _SHIFTS))
+    columns = [key >> _SHIFT & _LAST_ROW for key in pairs + triples]
     packed = sum(weights) + lexicon.rows.total(columns) + past * lexicon.rows.made[0]
     hits = _lookup(groups, compress(count(), map(contains, nexts, after)), pairs, triples, lexicon.group)
     skeleton = _skeleton(len(text), groups, hits, opens)
@@ -265,7 +265,7 @@ def _hashes(words: list[str]) -> tuple[list[int], list[int]]:
     return [(total + _PAIR) * _MIX & _MASK for total in firsts], [total * _MIX & _MASK for total in totals]
 
 
-_SHIFTS = repeat(_SHIFT)
+_LAST_ROW = ROWS - 1
 
 
 def _lookup(

@@ -42,13 +42,12 @@ class Rows:
     """The rows of a large table, packed when they are first needed, which most are not for long.
 
     Attributes:
-        made: by column, those that are packed; None for the rest. The table is in it three times over, so that the high
-            bits of a sum of three hashes, not cut to 64 bits, are a column too.
+        made: by column, those that are packed; None for the rest.
     """
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
-        self.made: list[Any] = [None] * (3 * len(raw) // HEADS)
+        self.made: list[Any] = [None] * (len(raw) // HEADS)
         self.make([0])
 
     def make(self, columns: Iterable[int]) -> None:
@@ -56,10 +55,7 @@ class Rows:
         made, raw = self.made, self._raw
         for column in columns:
             if made[column] is None:
-                first = column % (len(raw) // HEADS)
-                if made[first] is None:
-                    made[first] = _packed(raw[first * HEADS : (first + 1) * HEADS])
-                made[column] = made[first]
+                made[column] = _packed(raw[column * HEADS : (column + 1) * HEADS])
 
     def total(self, columns: list[int]) -> int:
         """Return the sum of the rows in these columns."""
