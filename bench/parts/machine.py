@@ -66,6 +66,16 @@ def rss_mb(pids: Sequence[int]) -> float:
     return pages * _PAGE / 2**20
 
 
+def await_rest(pids: Sequence[int], within_s: float = 30.0) -> None:
+    """Wait until processes have done what a load left behind: it would go on beside the next one's."""
+    until = time.perf_counter() + within_s
+    while pids and time.perf_counter() < until:
+        used = cpu_s(pids)
+        time.sleep(0.2)
+        if cpu_s(pids) - used <= 1 / _TICKS_S:
+            return
+
+
 def free_port() -> int:
     """Return a port of the loopback that nobody uses now."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
