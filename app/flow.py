@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+ALONE_S = 0.002
+"""A stream's events come one by one while there is so much between them; those that come sooner go on together."""
 _FLOWING_S = 0.05
 """Streams flow while their last event that came alone is no older than this."""
 _MEMORY = 64
@@ -36,12 +38,12 @@ class Flow:
         """Return when the next piece of a call's work may be done, and whether that was waited for.
 
         Args:
-            later: nobody waits for what it does: it comes after all other pieces.
+            later: nobody waits for what it does: it comes after the others.
         """
         loop = asyncio.get_running_loop()
         if not self._taken:
-            if self._alone > 0.5 and loop.time() - self._last_s < _FLOWING_S:  # noqa: PLR2004 - most of them
-                self._taken = True
+            self._taken = self._flows(loop)
+            if self._taken:
                 loop.call_soon(self._next, loop)
             return False
         mine = loop.create_future()
@@ -49,12 +51,21 @@ class Flow:
         await mine
         return True
 
+    def _flows(self, loop: asyncio.AbstractEventLoop) -> bool:
+        return self._alone > 0.5 and loop.time() - self._last_s < _FLOWING_S  # noqa: PLR2004 - most of the events
+
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin a round: let one piece of work be done in it, if one waits."""
+        """Begin a round: let one piece of work be done in it, if one waits; all, once no stream flows any more.
+
+        What nobody waits for has its turn when more of it has gathered than of the rest, which may never end.
+        """
+        flows = self._flows(loop)
         while self._first or self._later:
-            waiting = (self._first or self._later).popleft()
-            if not waiting.done():
-                waiting.set_result(None)
+            waiting = (self._first if len(self._first) >= len(self._later) else self._later).popleft()
+            if waiting.done():
+                continue
+            waiting.set_result(None)
+            if flows:
                 loop.call_soon(self._next, loop)
                 return
         self._taken = False

@@ -46,7 +46,7 @@ async def run(ask: Ask, settings: Settings, gateway: Gateway, trace: Trace) -> A
     catalog = Catalog(settings, known.context_window)
     verdict, plan = decide(ask, settings, catalog, trace)
     ask = _fitted(ask, plan)
-    if await gateway.flow.give_way():
+    if await gateway.flow.give_way(later=ask.background):
         trace.stage("turn")
     serve = partial(_serve, ask, plan, settings, gateway, catalog)
     if not cacheable(ask, settings):

@@ -61,3 +61,34 @@ async def test_a_call_that_is_given_up_holds_nobody_up() -> None:
     gone.cancel()
     await last
     assert gone.cancelled()
+
+
+async def test_all_begin_once_no_stream_flows_any_more() -> None:
+    flow = _flowing(alone=True)
+    waiting = [asyncio.ensure_future(flow.give_way(later=bool(n % 2))) for n in range(10)]
+    await waiting[0]
+    for _ in range(500):
+        flow.relayed(asyncio.get_running_loop().time(), alone=False)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert all(each.done() for each in waiting)
+
+
+async def test_what_nobody_waits_for_has_its_turn_though_calls_come_without_end() -> None:
+    flow = _flowing(alone=True)
+    served: list[str] = []
+
+    async def calls() -> None:
+        while "record" not in served:
+            await flow.give_way()
+            served.append("call")
+            records.append(asyncio.ensure_future(record()))
+
+    async def record() -> None:
+        await flow.give_way(later=True)
+        served.append("record")
+
+    records: list[asyncio.Future[None]] = []
+    await asyncio.wait_for(asyncio.gather(*(calls() for _ in range(8))), 5)
+    assert served.index("record") < 30
+    await asyncio.gather(*records)

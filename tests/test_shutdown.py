@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+import sqlite3
 import time
 from typing import TYPE_CHECKING
 
 import httpx
+import orjson
 import pytest
 
 from tests.failure_play import call
@@ -66,6 +69,25 @@ async def test_leaving_is_bounded(up: Upstream, tmp_path: Path) -> None:
         assert time.monotonic() - begun < 8
         told = await under_way
         assert (told.status_code, told.json()["error"]["code"]) == (503, "shutting_down")
+
+
+async def test_what_is_cut_at_the_end_is_kept_also_for_who_reads_nothing(up: Upstream, tmp_path: Path) -> None:
+    text = f"BACKENDS__UP__BASE_URL={up.url}\nSHUTDOWN_S=1\nSLOTS=300\nLINE=300\nDATA_DIR={tmp_path}\n"
+    async with served(tmp_path / ".env", text) as gateway:
+        many = [asyncio.create_task(call(gateway.client, "up/m-dripword:20", stream=True)) for _ in range(150)]
+        port = gateway.client.base_url.port
+        _, stalled = await asyncio.open_connection("127.0.0.1", port, limit=1)  # and nobody reads
+        body = orjson.dumps(BODY | {"model": "up/m-endless", "stream": True})
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        stalled.write(head.encode() + body)
+        await up.wait_for(lambda log: len(log) == 151 and all(each.chunks > 5 for each in log), 20)
+        begun = time.monotonic()
+        assert await gateway.leave() == 0
+        assert time.monotonic() - begun < 15
+        assert {each.outcome for each in await asyncio.gather(*many)} == {"event"}
+        stalled.transport.abort()
+    with contextlib.closing(sqlite3.connect(tmp_path / "sluice.db")) as database:
+        assert database.execute("SELECT count(*) FROM calls").fetchone() == (151,)
 
 
 BODY = {"model": "up/m-hang", "messages": [{"role": "user", "content": "hello"}]}

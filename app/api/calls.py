@@ -20,6 +20,7 @@ from app.api.watch import ClientWatch
 from app.batch.local import BACKGROUND
 from app.dispatch import Answer
 from app.errors import CallerError, SluiceError
+from app.flow import ALONE_S
 from app.http1.exchange import caller_of
 from app.ledger.bill import Bill, make_bill
 from app.telemetry import w3c
@@ -246,8 +247,9 @@ class Call:
         while events := await answer.batch():
             data = framer.frames(events)
             if data:
+                before_s = writer.last_s
                 await writer.write(data)
-                flow.relayed(writer.last_s, alone=False)
+                flow.relayed(writer.last_s, alone=writer.last_s - before_s >= ALONE_S)
 
     async def _tell(self, chunk: dict[str, Any]) -> None:
         """Let the caller see the progress of a task or a pipeline: as a comment, or as an event where it asked."""
@@ -305,7 +307,8 @@ class Call:
     async def _keep_record(self) -> None:
         self._trace.stage("stream" if self._outcome in {"abandoned", "cut"} else "respond")
         try:
-            await self._gateway.flow.give_way(later=True)
+            if not self._gateway.draining:  # else what keeps records may be gone before
+                await self._gateway.flow.give_way(later=True)
         finally:
             self._record()
 

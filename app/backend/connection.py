@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _MOST_WAITING_BYTES = 128 * 1024
 """Reading stops while more than this waits to be taken: what a slow caller can pile up per stream."""
 _MOST_HEAD_BYTES = 64 * 1024
+_MOST_INFLATED_BYTES = 16 * 1024 * 1024
+"""Of one read, which is 256 kB at most."""
 _DRAIN_S = 0.5
 """How long the end of a body may come after its last event; a backend that lingers is cut off."""
 _BODILESS = {204, 304}
@@ -145,7 +147,11 @@ class Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body; stop reading where too much waits."""
         if self._inflate is not None:
-            data = self._inflate.decompress(data)
+            data = self._inflate.decompress(data, _MOST_INFLATED_BYTES)
+            if self._inflate.unconsumed_tail:
+                raise ValueError("it is many times as large as what was sent")
+            if not data:
+                return  # none would mean the end
         if self.tap is not None and not self._parts and self._awaited and self.tap(data):
             return
         self._parts.append(data)

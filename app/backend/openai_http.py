@@ -20,6 +20,7 @@ from app.backend.shape import good_answer, good_chunk
 from app.backend.sse import SSEDecoder
 from app.endpoints import RELAYS
 from app.errors import BackendError, Reason
+from app.flow import ALONE_S
 from app.patience import Until
 from app.trace import Trace
 
@@ -36,8 +37,6 @@ PATHS = {"chat": "/chat/completions", "embeddings": "/embeddings"} | {
 }
 _ERROR_BODY_BYTES = 64 * 1024
 _OK = 200
-_ALONE_S = 0.002
-"""Text events that come sooner after another wait for a turn of the event loop, and go on together."""
 
 
 class OpenAIBackend:
@@ -357,7 +356,7 @@ class HttpEventStream:
         """Have bytes taken that are one plain text event; whatever else they are goes the long way."""
         now_s, before_s = asyncio.get_running_loop().time(), self._heard_s
         self._heard_s = now_s
-        if now_s - before_s < _ALONE_S or len(data) > self._left_bytes or not self._decoder.between:
+        if now_s - before_s < ALONE_S or len(data) > self._left_bytes or not self._decoder.between:
             return False
         event = self._mould.only(data)
         if event is None or not self._take(event):

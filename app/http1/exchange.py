@@ -82,7 +82,10 @@ class Exchange:
         """Have the app answer; whatever it does, the response is whole or cut so that the caller sees it."""
         try:
             await app(scope, self.receive, self.send)
-        except (Exception, asyncio.CancelledError):
+        except asyncio.CancelledError:  # the server ends
+            self._fail()
+            raise
+        except Exception:
             log.exception("bug in the app")
             self._fail()
         else:
@@ -105,10 +108,13 @@ class Exchange:
 
     def cut(self) -> None:
         """End the connection in the middle of the response, in a way that shows."""
+        connection = self._connection
         if self.old:
-            self._connection.reset()
+            connection.reset()
+        elif connection.write_paused:  # to be closed it would have to be read to the end
+            connection.transport.abort()
         else:
-            self._connection.transport.close()
+            connection.transport.close()
 
     # -- the request -----------------------------------------------------------------------------------------------
 
@@ -119,10 +125,8 @@ class Exchange:
         if self.gone or self.complete:
             return {"type": "http.disconnect"}
         body, self.body = self.body, b""
-        if self.more:
-            self._connection.resume_reading()
-        else:
-            self._taken = True
+        self._taken = not self.more
+        self._connection.read_on()
         return {"type": "http.request", "body": bytes(body), "more_body": self.more}
 
     async def _arrival(self) -> None:

@@ -28,7 +28,8 @@ MOST_HEAD_BYTES = 64 * 1024
 _MOST_BODY_BYTES = 64 * 1024
 """Reading stops while more of a body than this waits for the app."""
 _MOST_WAITING = 8
-"""Reading stops while so many requests wait for the answer to the one before; until then a caller is seen to leave."""
+"""Reading stops while so many requests wait for the answer to the one before, or a large body among them; until then a
+caller is seen to leave."""
 _MOST_PIPELINED = 100
 _AT_ONCE = struct.pack("ii", 1, 0)
 """C's ``struct linger``: what was not sent yet is dropped, and the other side told so."""
@@ -44,6 +45,10 @@ class _HeadTooLargeError(Exception):
 
 
 class _PipelineTooLongError(Exception):
+    pass
+
+
+class _VersionError(Exception):
     pass
 
 
@@ -151,6 +156,12 @@ class Http1Protocol(asyncio.Protocol):
             if not self.transport.is_closing():
                 self.transport.resume_reading()
 
+    def read_on(self) -> None:
+        """Read on after a body was taken, where nothing else is too much; or nobody would see the caller leave."""
+        waits = self._incoming
+        if len(self._waiting) < _MOST_WAITING and (waits is None or len(waits.body) <= _MOST_BODY_BYTES):
+            self.resume_reading()
+
     def _pause_reading(self) -> None:
         if not self._read_paused and not self.transport.is_closing():
             self._read_paused = True
@@ -197,9 +208,10 @@ class Http1Protocol(asyncio.Protocol):
         }
         version = parser.get_http_version()
         if version != "1.1":
+            if version != "1.0":
+                raise _VersionError
             scope["http_version"] = version
-            exchange.old = version < "1.1"
-            exchange.keeps = exchange.keeps and not exchange.old
+            exchange.old, exchange.keeps = True, False
         if scope["method"] == "HEAD":
             exchange.silent = True
         self._incoming = exchange

@@ -65,7 +65,7 @@ class Library:
         if self._shelf is not None:
             return self._shelf
         with self._reading:
-            return self._shelf or self.load()
+            return self._shelf if self._shelf is not None else self._read()
 
     async def shelf(self) -> Shelf:
         """Return the shelf in force; whoever asks first waits until it is read, and nobody else does."""
@@ -87,6 +87,10 @@ class Library:
 
     def load(self) -> Shelf:
         """Read everything anew."""
+        with self._reading:
+            return self._read()
+
+    def _read(self) -> Shelf:
         self._shelf = shelf = read_shelf(self._directory)
         return shelf
 
@@ -98,7 +102,8 @@ class Library:
         if not (moved or (rested and stamp != self._applied)):
             return None
         self._applied = stamp
-        return self.load() if self._shelf is not None or self.owed else None
+        wanted = self._shelf is not None or self.owed or self._reading.locked()
+        return self.load() if wanted else None
 
     def _stamp(self) -> Stamp:
         found = []

@@ -206,6 +206,40 @@ async def test_a_slow_reader_stops_the_sender_and_gets_everything(client: HttpCl
         assert got == total
 
 
+async def test_packed_bytes_that_bring_nothing_yet_are_not_the_end(client: HttpClient) -> None:
+    packed = gzip.compress(_BODY)
+    go_on = asyncio.Event()
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed))
+        writer.write(packed[:10])
+        await writer.drain()
+        await go_on.wait()
+        writer.write(packed[10:])
+        await reader.read()
+
+    async with _server(play) as (url, _):
+        reply = await _post(client, url)
+        asyncio.get_running_loop().call_later(0.05, go_on.set)
+        assert await reply.some() == _BODY
+
+
+async def test_what_unpacks_without_end_is_refused(client: HttpClient) -> None:
+    packed = gzip.compress(bytes(40 * 1024 * 1024))
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed))
+        writer.write(packed)
+        await reader.read()
+
+    async with _server(play) as (url, _):
+        reply = await _post(client, url)
+        with pytest.raises(BackendError, match="many times as large"):
+            await reply.read(1 << 30)
+
+
 async def test_what_is_taken_as_it_comes_wakes_nobody(client: HttpClient) -> None:
     waits, taken = asyncio.Event(), asyncio.Event()
     offered: list[bytes] = []

@@ -400,6 +400,50 @@ async def test_a_caller_that_leaves() -> None:
     assert seen == [True, "http.disconnect", "http.disconnect", False, "http.disconnect"]
 
 
+async def test_who_leaves_after_a_large_body_is_seen_to() -> None:
+    taken, left = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: dict[str, Any], receive: Receive, _: Send) -> None:
+        caller(scope).on_gone = left.set
+        await until(lambda: not caller_more(scope))  # all of it is there, and more than is read without a pause
+        await body_of(receive)
+        taken.set()
+        await left.wait()
+
+    def caller_more(scope: dict[str, Any]) -> bool:
+        exchange = caller_of(scope)
+        return isinstance(exchange, Exchange) and exchange.more
+
+    async with serving(app) as site:
+        line = await site.open()
+        line.write(post(bytes(100_000)))
+        await asyncio.wait_for(taken.wait(), 5)
+        line.writer.transport.abort()
+        await asyncio.wait_for(left.wait(), 5)
+
+
+async def test_a_slow_reader_does_not_keep_the_server_from_ending(caplog: pytest.LogCaptureFixture) -> None:
+    paused = asyncio.Event()
+
+    async def app(scope: dict[str, Any], _: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        while True:
+            if not caller(scope).write_now(bytes(50_000)):
+                paused.set()
+            await send({"type": "http.response.body", "body": bytes(50_000), "more_body": True})
+
+    async with serving(app) as site:
+        line = await site.open()
+        line.write(get())
+        await line.reader.readuntil(b"\r\n\r\n")
+        await asyncio.wait_for(paused.wait(), 10)
+        await asyncio.sleep(0)
+        for each in list(site.server.server_state.tasks):
+            each.cancel()
+        await until(lambda: not site.server.server_state.tasks and not site.server.server_state.connections)
+    assert not caplog.records
+
+
 async def test_who_leaves_after_the_answer_is_no_deserter() -> None:
     seen: list[str] = []
     done, ended = asyncio.Event(), asyncio.Event()

@@ -250,6 +250,7 @@ async def _is_refused(line: Line, status: int, code: str) -> None:
         b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET / HTTP/2.0\r\nHost: x\r\n\r\n",
     ],
 )
 async def test_what_is_no_request_is_refused(data: bytes) -> None:

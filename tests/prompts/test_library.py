@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from app.prompts.library import Library, read_shelf
@@ -83,3 +84,15 @@ async def test_the_operators_prompts_are_owed_until_they_are_read(tmp_path: Path
     await library.shelf()
     assert [*owed, library.owed] == [True, False]
     assert "task/mine" in (library.trouble() or "")
+
+
+async def test_who_read_before_a_change_does_not_undo_it(tmp_path: Path) -> None:
+    library = Library()
+    (tmp_path / "mine.md").write_text(_GOOD)
+    with library._reading:  # as whoever asks first, and reads slowly
+        polled = asyncio.create_task(asyncio.to_thread(library.poll, str(tmp_path)))
+        while library._directory != str(tmp_path):  # noqa: ASYNC110 - the thread tells nobody
+            await asyncio.sleep(0)
+        library._shelf = read_shelf("")
+    assert await polled is not None
+    assert "mine" in library.current.tasks
