@@ -24,7 +24,7 @@ class Flow:
     def __init__(self) -> None:
         self._first: deque[asyncio.Future[None]] = deque()
         self._later: deque[asyncio.Future[None]] = deque()
-        self._taken = False
+        self._taken = self._odd = False
         self._alone = 0.0
         self._last_s = -_FLOWING_S
 
@@ -54,14 +54,17 @@ class Flow:
     def _flows(self, loop: asyncio.AbstractEventLoop) -> bool:
         return self._alone > 0.5 and loop.time() - self._last_s < _FLOWING_S  # noqa: PLR2004 - most of the events
 
-    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin a round: let one piece of work be done in it, if one waits; all, once no stream flows any more.
+    def _line(self) -> deque[asyncio.Future[None]]:
+        """Return whose turn it is. The rest may never end: what has gathered behind it has every other turn."""
+        self._odd = not self._odd
+        behind = len(self._later) > len(self._first)
+        return self._later if not self._first or (behind and self._odd) else self._first
 
-        What nobody waits for has its turn when more of it has gathered than of the rest, which may never end.
-        """
+    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin a round: let one piece of work be done in it, if one waits; all, once no stream flows any more."""
         flows = self._flows(loop)
         while self._first or self._later:
-            waiting = (self._first if len(self._first) >= len(self._later) else self._later).popleft()
+            waiting = self._line().popleft()
             if waiting.done():
                 continue
             waiting.set_result(None)

@@ -81,6 +81,11 @@ async def test_what_is_cut_at_the_end_is_kept_also_for_who_reads_nothing(up: Ups
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
         stalled.write(head.encode() + body)
         await up.wait_for(lambda log: len(log) == 151 and all(each.chunks > 5 for each in log), 20)
+        endless = next(each for each in up.log if each.body["model"] == "m-endless")
+        heard = -1
+        while heard != endless.chunks:  # until nobody takes any more of it
+            heard = endless.chunks
+            await asyncio.sleep(0.3)
         begun = time.monotonic()
         assert await gateway.leave() == 0
         assert time.monotonic() - begun < 15

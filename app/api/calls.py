@@ -60,6 +60,10 @@ def _straight(framer: Framer, writer: respond.SSEWriter, flow: Flow) -> Take:
     return take
 
 
+def _is_one(events: list[Event]) -> bool:
+    return len(events) == 1 and len(events[0].texts) <= 1
+
+
 class CallEndpoint:
     """One endpoint: from the socket to the record, in the dress that its callers know."""
 
@@ -131,7 +135,10 @@ class Call:
         except asyncio.CancelledError:
             if watch.gone or not self._gateway.draining:
                 raise
-            await self._break(SluiceError(_LEAVING, status=503, code="shutting_down", fault="sluice_shutdown"))
+            error = SluiceError(_LEAVING, status=503, code="shutting_down", fault="sluice_shutdown")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0):  # who reads nothing is not waited for
+                    await self._break(error)
 
     async def _answer_ask(self, ask: Ask) -> None:
         await (self._stream(ask) if ask.stream else self._plain(ask))
@@ -247,9 +254,9 @@ class Call:
         while events := await answer.batch():
             data = framer.frames(events)
             if data:
-                before_s = writer.last_s
+                alone = writer.started and _is_one(events) and writer.silent_s() >= ALONE_S
                 await writer.write(data)
-                flow.relayed(writer.last_s, alone=writer.last_s - before_s >= ALONE_S)
+                flow.relayed(writer.last_s, alone=alone)
 
     async def _tell(self, chunk: dict[str, Any]) -> None:
         """Let the caller see the progress of a task or a pipeline: as a comment, or as an event where it asked."""
@@ -301,7 +308,7 @@ class Call:
         return make_bill(self._trace, served_usage(self._trace, self._answer), self._gateway.prices, baseline)
 
     async def _give_way(self) -> None:
-        if await self._gateway.flow.give_way():
+        if await self._gateway.flow.give_way(later=self._owner is not None):
             self._trace.stage("turn")
 
     async def _keep_record(self) -> None:

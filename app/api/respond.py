@@ -226,6 +226,10 @@ class SSEWriter:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
         self.last_s = self._loop.time()
 
+    def silent_s(self) -> float:
+        """Return how long nothing was sent."""
+        return self._loop.time() - self.last_s
+
     def write_now(self, data: bytes) -> bool:
         """Send bytes at once where nothing has to be waited for, and tell whether that was so."""
         if not self.started or self._closed or self._caller is None or self._lock.locked():

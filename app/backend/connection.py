@@ -48,7 +48,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_closed", "_complete", "_fault", "_forget", "_give_back", "_head_bytes", "_inflate", "_keeps", "_loop",
+        "_closed", "_complete", "_fault", "_forget", "_give_back", "_head_bytes", "_inflate", "_inflated", "_keeps", "_loop",
         "_parser", "_parts", "_paused", "_raw_headers", "_size", "_transport", "_until_eof", "_waiter", "idle_since",
         "served", "status", "tap",
     )  # fmt: skip
@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol):
         self._inflate: zlib._Decompress | None = None
         self._fault: BackendError | None = None
         self._closed = self._complete = self._keeps = self._paused = self._until_eof = False
-        self._size = self._head_bytes = self.status = self.served = 0
+        self._size = self._head_bytes = self._inflated = self.status = self.served = 0
         self.idle_since = 0.0
 
     # -- the event loop's side -----------------------------------------------------------------------------------------
@@ -82,6 +82,7 @@ class Connection(asyncio.Protocol):
         if self._complete or not self.served:
             self.close()  # nobody asked for anything: what an idle connection says cannot be trusted
             return
+        self._inflated = 0
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -147,7 +148,8 @@ class Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body; stop reading where too much waits."""
         if self._inflate is not None:
-            data = self._inflate.decompress(data, _MOST_INFLATED_BYTES)
+            data = self._inflate.decompress(data, max(1, _MOST_INFLATED_BYTES - self._inflated))
+            self._inflated += len(data)
             if self._inflate.unconsumed_tail:
                 raise ValueError("it is many times as large as what was sent")
             if not data:

@@ -111,7 +111,9 @@ class Exchange:
         connection = self._connection
         if self.old:
             connection.reset()
-        elif connection.write_paused:  # to be closed it would have to be read to the end
+        elif (
+            connection.transport.get_write_buffer_size()
+        ):  # it would close once it is read to the end, which may be never
             connection.transport.abort()
         else:
             connection.transport.close()

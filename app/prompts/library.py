@@ -102,7 +102,7 @@ class Library:
         if not (moved or (rested and stamp != self._applied)):
             return None
         self._applied = stamp
-        wanted = self._shelf is not None or self.owed or self._reading.locked()
+        wanted = self._reading.locked() or self._shelf is not None or self.owed
         return self.load() if wanted else None
 
     def _stamp(self) -> Stamp:

@@ -225,13 +225,19 @@ async def test_packed_bytes_that_bring_nothing_yet_are_not_the_end(client: HttpC
         assert await reply.some() == _BODY
 
 
-async def test_what_unpacks_without_end_is_refused(client: HttpClient) -> None:
-    packed = gzip.compress(bytes(40 * 1024 * 1024))
+def _parts_of(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+@pytest.mark.parametrize("chunk", [0, 4000])
+async def test_what_unpacks_without_end_is_refused(client: HttpClient, chunk: int) -> None:
+    packed = gzip.compress(bytes(80 * 1024 * 1024))
+    framed = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in _parts_of(packed, chunk)) if chunk else packed
+    framing = b"Transfer-Encoding: chunked" if chunk else b"Content-Length: %d" % len(packed)
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await _request(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed))
-        writer.write(packed)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n%b\r\n\r\n%b" % (framing, framed))
         await reader.read()
 
     async with _server(play) as (url, _):
