@@ -48,9 +48,9 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_closed", "_complete", "_fault", "_forget", "_give_back", "_head_bytes", "_inflate", "_inflated", "_keeps", "_loop",
-        "_parser", "_parts", "_paused", "_raw_headers", "_size", "_transport", "_until_eof", "_waiter", "idle_since",
-        "served", "status", "tap",
+        "_closed", "_complete", "_fault", "_forget", "_give_back", "_head_bytes", "_inflate", "_inflated", "_keeps",
+        "_loop", "_parser", "_parts", "_paused", "_raw_headers", "_size", "_transport", "_until_eof", "_waiter",
+        "idle_since", "served", "status", "tap",
     )  # fmt: skip
 
     def __init__(

@@ -19,6 +19,8 @@ App = Callable[[Any, Callable[[], Awaitable[Message]], Callable[[Message], Await
 EXTENSION = "sluice.caller"
 """Where among a scope's ``extensions`` the Caller is."""
 _BODILESS = {204, 304}
+_LINGER_S = 1.0
+"""How long what was sent may still be read after a cut."""
 _INTERNAL = "Sluice failed in an unexpected way."
 
 log = logging.getLogger("sluice")
@@ -111,12 +113,11 @@ class Exchange:
         connection = self._connection
         if self.old:
             connection.reset()
-        elif (
-            connection.transport.get_write_buffer_size()
-        ):  # it would close once it is read to the end, which may be never
+        elif connection.write_paused:  # it would close once all is read, which may be never
             connection.transport.abort()
         else:
             connection.transport.close()
+            connection.loop.call_later(_LINGER_S, connection.transport.abort)
 
     # -- the request -----------------------------------------------------------------------------------------------
 
