@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Serve = Callable[["Ask", "Settings", "Gateway", Trace], Awaitable[T]]
+_FEW = 8
+"""Events that came together; where streams are faster than they are relayed, it is dozens."""
 _PRICES_S = 2.0
 """How long an answer waits for the price list in a gateway's first second; later than that it goes without its cost."""
 _LEAVING = "Sluice is shutting down, and this call did not end in time. Try again."
@@ -60,8 +62,9 @@ def _straight(framer: Framer, writer: respond.SSEWriter, flow: Flow) -> Take:
     return take
 
 
-def _is_one(events: list[Event]) -> bool:
-    return len(events) == 1 and len(events[0].texts) <= 1
+def _are_few(events: list[Event]) -> bool:
+    """Tell whether so few came together as where events come one by one, and the gateway is behind for a moment."""
+    return sum(len(each.texts) or 1 for each in events) <= _FEW
 
 
 class CallEndpoint:
@@ -254,7 +257,7 @@ class Call:
         while events := await answer.batch():
             data = framer.frames(events)
             if data:
-                alone = writer.started and _is_one(events) and writer.silent_s() >= ALONE_S
+                alone = writer.started and _are_few(events) and writer.silent_s() >= ALONE_S
                 await writer.write(data)
                 flow.relayed(writer.last_s, alone=alone)
 
