@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 CATEGORIES = 24
 OPENS = frozenset("\n.!?:;\u3002\uff01\uff1f\uff1a\u0964\u061f")
 """Characters after which, and after any other, a sentence or line begins."""
@@ -30,27 +34,20 @@ class Alphabet(NamedTuple):
 @cache
 def alphabet() -> Alphabet:
     """Return the tables; those of code points know a character once it was met."""
-    fold, sign = _Fold(), _Sign()
+    fold, sign = _Table(_folded), _Table(_category)
     codes = range(128)
     folds, signs = "".join([fold[code] for code in codes]).encode(), bytes([sign[code] for code in codes])
     return Alphabet(folds + bytes(128), signs + bytes(128), fold, sign)
 
 
-class _Fold(dict[int, str]):
-    """Folds: upper to lower case, accented to plain Latin letters, full-width to ASCII and every digit to 0."""
+class _Table(dict[int, T]):
+    """What characters of the basic plane are found to be, by code point; what lies above is found anew each time."""
 
-    def __missing__(self, code: int) -> str:
-        found = _folded(code)
-        if code < _PLANE:
-            self[code] = found
-        return found
+    def __init__(self, find: Callable[[int], T]) -> None:
+        self._find = find
 
-
-class _Sign(dict[int, int]):
-    """Categories: what a character looks like."""
-
-    def __missing__(self, code: int) -> int:
-        found = _category(code)
+    def __missing__(self, code: int) -> T:
+        found = self._find(code)
         if code < _PLANE:
             self[code] = found
         return found
@@ -69,6 +66,7 @@ def _within(code: int, ranges: tuple[tuple[int, int], ...]) -> bool:
 
 
 def _folded(code: int) -> str:
+    """Fold: upper to lower case, accented to plain Latin letters, full-width to ASCII and every digit to 0."""
     sign = chr(code)
     if _within(code, _SINGLE):
         return f"{ALONE}{sign}{ALONE}"
@@ -107,6 +105,7 @@ _RANGES = (
 
 
 def _category(code: int) -> int:
+    """Return what a character looks like."""
     known = _SIGNS.get(code)
     if known is not None:
         return known
