@@ -246,6 +246,24 @@ async def test_what_unpacks_without_end_is_refused(client: HttpClient, chunk: in
             await reply.read(1 << 30)
 
 
+def _chunks_then_ok(*steps: asyncio.Event | bytes) -> Play:
+    """Answer with ``abc`` and what follows, each after its event; then a second request on the same connection."""
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        for step in steps:
+            if isinstance(step, bytes):
+                writer.write(step)
+            else:
+                await step.wait()
+        await _request(reader)
+        writer.write(_OK)
+        await reader.read()
+
+    return play
+
+
 async def test_what_is_taken_as_it_comes_wakes_nobody(client: HttpClient) -> None:
     waits, taken = asyncio.Event(), asyncio.Event()
     offered: list[bytes] = []
@@ -255,18 +273,8 @@ async def test_what_is_taken_as_it_comes_wakes_nobody(client: HttpClient) -> Non
         taken.set()
         return data != b"ghi"
 
-    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _request(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
-        await waits.wait()
-        writer.write(b"3\r\ndef\r\n")
-        await taken.wait()
-        writer.write(b"3\r\nghi\r\n3\r\njkl\r\n0\r\n\r\n")
-        await _request(reader)
-        writer.write(_OK)
-        await reader.read()
-
-    async with _server(play) as (url, made):
+    rest = b"3\r\nghi\r\n3\r\njkl\r\n0\r\n\r\n"
+    async with _server(_chunks_then_ok(waits, b"3\r\ndef\r\n", taken, rest)) as (url, made):
         reply = await _post(client, url)
         assert await reply.some() == b"abc"
         reply.tap(take)
@@ -280,17 +288,7 @@ async def test_what_is_taken_as_it_comes_wakes_nobody(client: HttpClient) -> Non
 
 async def test_the_rest_of_a_finished_answer_is_dropped_and_the_connection_kept(client: HttpClient) -> None:
     go_on = asyncio.Event()
-
-    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _request(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
-        await go_on.wait()
-        writer.write(b"3\r\ndef\r\n0\r\n\r\n")
-        await _request(reader)
-        writer.write(_OK)
-        await reader.read()
-
-    async with _server(play) as (url, made):
+    async with _server(_chunks_then_ok(go_on, b"3\r\ndef\r\n0\r\n\r\n")) as (url, made):
         reply = await _post(client, url)
         assert await reply.some() == b"abc"
         reply.finish()
