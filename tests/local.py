@@ -131,6 +131,7 @@ def serving(folder: Path, text: str, *command: str, **env: str) -> Iterator[Serv
             wait_until(lambda: _live(served))
             yield served
         finally:
+            http.close()  # a gateway waits for calls on connections that are kept alive
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             try:

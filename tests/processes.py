@@ -82,6 +82,6 @@ async def _answers(client: httpx.AsyncClient) -> None:
     async with asyncio.timeout(30):
         while True:
             with contextlib.suppress(httpx.TransportError):
-                await client.get("/health/live")
+                await client.get("/health/live", headers={"connection": "close"})  # one kept alive is waited for
                 return
             await asyncio.sleep(0.05)
