@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import anthropic
@@ -138,26 +139,26 @@ async def test_a_stream_that_cannot_be_saved_is_an_api_error(ai: AsyncAnthropic,
     assert caught.value.type in {"api_error", "invalid_request_error"}
 
 
-@pytest.mark.parametrize(
-    ("status", "kind", "named"),
-    [
-        (400, anthropic.BadRequestError, "invalid_request_error"),
-        (401, anthropic.AuthenticationError, "authentication_error"),
-        (404, anthropic.NotFoundError, "not_found_error"),
-        (429, anthropic.RateLimitError, "rate_limit_error"),
-        (500, anthropic.InternalServerError, "api_error"),
-        (529, anthropic.APIStatusError, "overloaded_error"),
-    ],
-)
+_ERRORS = [
+    (400, anthropic.BadRequestError, "invalid_request_error"),
+    (401, anthropic.AuthenticationError, "authentication_error"),
+    (404, anthropic.NotFoundError, "not_found_error"),
+    (429, anthropic.RateLimitError, "rate_limit_error"),
+    (500, anthropic.InternalServerError, "api_error"),
+    (529, anthropic.APIStatusError, "overloaded_error"),
+]
+
+
 @pytest.mark.parametrize("stream", [True, False])
-async def test_errors_are_anthropics(
-    ai: AsyncAnthropic, status: int, kind: type[anthropic.APIStatusError], named: str, *, stream: bool
-) -> None:
-    with pytest.raises(kind) as caught:
-        await ai.messages.create(model=f"up/m-{status}", max_tokens=5, messages=_said("hi"), stream=stream)
-    assert (caught.value.status_code, caught.value.type) == (status, named)
-    assert caught.value.request_id
-    assert caught.value.response.headers["x-should-retry"] == "false"
+async def test_errors_are_anthropics(ai: AsyncAnthropic, *, stream: bool) -> None:
+    async def check(status: int, kind: type[anthropic.APIStatusError], named: str) -> None:
+        with pytest.raises(kind) as caught:
+            await ai.messages.create(model=f"up/m-{status}", max_tokens=5, messages=_said("hi"), stream=stream)
+        assert (caught.value.status_code, caught.value.type) == (status, named)
+        assert caught.value.request_id
+        assert caught.value.response.headers["x-should-retry"] == "false"
+
+    await asyncio.gather(*(check(*each) for each in _ERRORS))
 
 
 async def test_a_wrong_key_is_an_authentication_error(up: Upstream, start: Start) -> None:
