@@ -39,23 +39,22 @@ def records(sluice: Running) -> list[Record]:
 
 
 async def trip(sluice: Running, model: str) -> None:
-    for _ in range(5):
-        await sluice.chat(f"up/{model}")
+    await asyncio.gather(*(sluice.chat(f"up/{model}") for _ in range(5)))
     assert (await breakers(sluice))[f"up/{model}"]["state"] == "open"
 
 
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_chain_of_failing_candidates_is_no_reason_to_hammer(
-    up: Upstream, start: Start, *, stream: bool
-) -> None:
-    async with start("RETRIES=0\n", up=up) as sluice:
-        chain = [f"up/{letter}-500" for letter in "abcdef"]
-        got = await call(sluice.client, chain[0], stream=stream, models=[*chain[1:], "up/well"])
+async def test_a_chain_of_failing_candidates_is_no_reason_to_hammer(up: Upstream, start: Start) -> None:
+    async def hold_back(sluice: Running, kind: str) -> None:
+        chain = [f"up/{kind}{letter}-500" for letter in "abcdef"]
+        got = await call(sluice.client, chain[0], stream=kind == "streamed", models=[*chain[1:], f"up/{kind}"])
         assert got.outcome == "whole"
-        starts = [attempt.at for attempt in up.log]
+        starts = [attempt.at for attempt in up.log if attempt.model.startswith(kind)]
         assert len(starts) == 7
         assert most_in(starts, 3.0) == 4
         assert got.wall_s < 5
+
+    async with start("RETRIES=0\n", up=up) as sluice:
+        await asyncio.gather(hold_back(sluice, "whole"), hold_back(sluice, "streamed"))
 
 
 async def test_headers_and_metrics_tell_retries_and_fallbacks(sluice: Running) -> None:
@@ -126,8 +125,7 @@ class TestDown:
         self, sluice: Running, up: Upstream, clock: Clock
     ) -> None:
         up.always("sick", "503")
-        for _ in range(3):
-            await call(sluice.client, "up/sick", stream=False)
+        await asyncio.gather(*(call(sluice.client, "up/sick", stream=False) for _ in range(3)))
         up.always("sick", "hang")
         before = len(up.of("sick"))
         clock.pass_s(6)
@@ -146,8 +144,7 @@ class TestDown:
     @pytest.mark.usefixtures("clock")
     async def test_without_a_fallback_the_real_error_is_told(self, sluice: Running, up: Upstream) -> None:
         up.always("sick", "503")
-        for _ in range(3):
-            await call(sluice.client, "up/sick", stream=False)
+        await asyncio.gather(*(call(sluice.client, "up/sick", stream=False) for _ in range(3)))
         got = await call(sluice.client, "up/sick", stream=False)
         assert got.outcome == "503"
         assert "currently overloaded" in got.error["message"]
@@ -199,8 +196,7 @@ class TestOperator:
         assert (await breakers(sluice))["up/large"]["forced"] == "open"
         await sluice.client.post(path, json={"state": "closed"})
         up.always("large", "500")
-        for _ in range(4):
-            await call(sluice.client, "up/large", stream=False)
+        await asyncio.gather(*(call(sluice.client, "up/large", stream=False) for _ in range(4)))
         assert (await breakers(sluice))["up/large"]["state"] == "closed"
         await sluice.client.post(path, json={"state": "auto"})
         assert (await breakers(sluice))["up/large"]["forced"] is None
@@ -311,11 +307,12 @@ async def leave(sluice: Running, up: Upstream, model: str, *, stream: bool, chun
     return time.monotonic()
 
 
-async def test_a_lane_keeps_nothing_of_a_call_but_its_error(sluice: Running) -> None:
-    await call(sluice.client, "up/m-500", stream=False)
-    (lane,) = sluice.gateway.lanes
-    assert lane.last_error is not None
-    assert lane.last_error.__traceback__ is None
+async def test_a_lane_keeps_nothing_of_a_call_but_its_error(up: Upstream, start: Start) -> None:
+    async with start("RETRIES=0\n", up=up) as sluice:
+        await call(sluice.client, "up/m-500", stream=False)
+        (lane,) = sluice.gateway.lanes
+        assert lane.last_error is not None
+        assert lane.last_error.__traceback__ is None
 
 
 async def test_a_deadline_ends_a_stream_that_always_has_more(up: Upstream, start: Start) -> None:
