@@ -74,7 +74,7 @@ async def test_leaving_is_bounded(up: Upstream, tmp_path: Path) -> None:
 async def test_what_is_cut_at_the_end_is_kept_also_for_who_reads_nothing(up: Upstream, tmp_path: Path) -> None:
     text = f"BACKENDS__UP__BASE_URL={up.url}\nSHUTDOWN_S=1\nSLOTS=300\nLINE=300\nDATA_DIR={tmp_path}\n"
     async with served(tmp_path / ".env", text) as gateway:
-        many = [asyncio.create_task(call(gateway.client, "up/m-dripword:20", stream=True)) for _ in range(150)]
+        many = [asyncio.create_task(call(gateway.client, "up/m-dripword:200", stream=True)) for _ in range(150)]
         port = gateway.client.base_url.port
         _, stalled = await asyncio.open_connection("127.0.0.1", port, limit=1)  # and nobody reads
         body = orjson.dumps(BODY | {"model": "up/m-endless", "stream": True})
