@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent / "data")
 """A folder without certificates: every client of HTTPS reads those of all authorities, which takes 50 ms."""
+os.environ.pop("SSL_CERT_FILE", None)  # it would count for more
 
 gc.disable()  # looking for garbage among what is imported takes a fifth of that time; until all is collected
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -39,6 +40,7 @@ settings.load_profile("tests")  # a machine that does much else is slow, which p
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Look for garbage from now on, but not among all that is there: that stops a gateway for half a second."""
     gc.freeze()
+    gc.set_threshold(20_000)  # as the program looks for it
     gc.enable()
 
 
