@@ -11,12 +11,11 @@ import zlib
 from typing import TYPE_CHECKING
 
 import httptools
-from multidict import CIMultiDict
 
 from app.errors import BackendError, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 _MOST_WAITING_BYTES = 128 * 1024
 """Reading stops while more than this waits to be taken: what a slow caller can pile up per stream."""
@@ -42,6 +41,7 @@ class Connection(asyncio.Protocol):
     Attributes:
         idle_since: when it was last given back, on the event loop's clock.
         served: how many exchanges it has begun.
+        headers: of the response, as they came, names in small letters; another list for each response.
         status: of the response; 0 until its head is there.
         tap: is offered what comes of the body while somebody waits for it, and says whether it took it; the one who
             waits then sleeps on. It must not raise.
@@ -49,8 +49,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_closed", "_complete", "_fault", "_forget", "_give_back", "_head_bytes", "_inflate", "_inflated", "_keeps",
-        "_loop", "_parser", "_parts", "_paused", "_raw_headers", "_size", "_transport", "_until_eof", "_waiter",
-        "idle_since", "served", "status", "tap",
+        "_loop", "_parser", "_parts", "_paused", "_size", "_transport", "_until_eof", "_waiter",
+        "headers", "idle_since", "served", "status", "tap",
     )  # fmt: skip
 
     def __init__(
@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self.tap: Callable[[bytes], bool] | None = None
         self._parts: list[bytes] = []
-        self._raw_headers: list[tuple[bytes, bytes]] = []
+        self.headers: list[tuple[bytes, bytes]] = []
         self._inflate: zlib._Decompress | None = None
         self._fault: BackendError | None = None
         self._closed = self._complete = self._keeps = self._paused = self._until_eof = False
@@ -126,15 +126,15 @@ class Connection(asyncio.Protocol):
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > _MOST_HEAD_BYTES or self._complete:
             raise ValueError("more headers came than any response has")
-        self._raw_headers.append((name.lower(), value))
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Note status and how the body ends; a 1xx response is only a promise of one."""
         status = self._parser.get_status_code()
         if status < _FIRST_FINAL:
-            self._raw_headers.clear()
+            self.headers.clear()
             return
-        found = dict(self._raw_headers)
+        found = dict(self.headers)
         sized = b"content-length" in found or b"transfer-encoding" in found
         encoding = found.get(b"content-encoding", b"identity").lower()
         if encoding in _ZLIB:
@@ -192,7 +192,7 @@ class Connection(asyncio.Protocol):
         self._complete = self._until_eof = False
         self._inflate = self.tap = None
         self.status = self._head_bytes = self._size = 0
-        self._raw_headers = []
+        self.headers = []
         if len(body) < _MOST_HEAD_BYTES:
             transport.write(head + body)
         else:
@@ -206,10 +206,6 @@ class Connection(asyncio.Protocol):
     async def _wait(self) -> None:
         self._waiter = waiter = self._loop.create_future()
         await waiter
-
-    def headers(self) -> Mapping[str, str]:
-        """Return the response's headers."""
-        return CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._raw_headers)
 
     async def some(self) -> bytes:
         """Return what has come of the body, at least a byte; ``b""`` at its end.

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from aiohappyeyeballs import start_connection
+from multidict import CIMultiDict
 from yarl import URL
 
 from app.backend.connection import Connection
@@ -23,8 +24,6 @@ from app.errors import BackendError, Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
-
-    from multidict import CIMultiDict
 
     from app.trace import Trace, TraceContext
 
@@ -42,7 +41,10 @@ class Reply(Protocol):
     """A response that has begun, however it travels."""
 
     status: int
-    headers: Mapping[str, str]
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The response's headers."""
 
     async def some(self) -> bytes:
         """Return the bytes that have arrived, at least one; ``b""`` at the body's end. Raises BackendError."""
@@ -73,12 +75,17 @@ class Client(Protocol):
 class Exchange:
     """One response that has begun: its status and headers are known, its body can be pulled or closed."""
 
-    __slots__ = ("_connection", "headers", "status")
+    __slots__ = ("_connection", "_headers", "status")
 
     def __init__(self, connection: Connection) -> None:
         self._connection: Connection | None = connection
+        self._headers = connection.headers
         self.status = connection.status
-        self.headers: Mapping[str, str] = connection.headers()
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The response's headers, read when somebody asks: for most answers nobody does."""
+        return CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._headers)
 
     async def some(self) -> bytes:
         """Return the bytes that have arrived, at least one; ``b""`` at the body's end.
