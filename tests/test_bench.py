@@ -24,6 +24,7 @@ async def test_the_bench_measures_sluice(tmp_path: Path, path: str) -> None:
     out, told = await process.communicate()
     assert process.returncode == 0, told.decode()
     assert b"refused" not in out, told.decode()
+    assert b"| memory before load | 80 MB | 60 MB |" in out
     assert b"| Sluice |" in out
     figures = json.loads((tmp_path / "figures").read_text())
     assert figures["Sluice/calls/2"]["ok"] > 0
