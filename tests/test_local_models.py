@@ -93,8 +93,10 @@ async def _text(ai: AsyncOpenAI, model: str = "small", text: str = "hello there"
     return answer.choices[0].message.content or ""
 
 
-async def test_plain(ai: AsyncOpenAI, names: dict[str, str]) -> None:
-    answer = await ai.chat.completions.with_raw_response.create(model="auto", messages=_said("hi"), max_tokens=8)
+async def test_plain(ai: AsyncOpenAI, names: dict[str, str], folders: dict[str, Path]) -> None:
+    answer = await ai.chat.completions.with_raw_response.create(
+        model="auto", messages=_said("hi"), max_tokens=8, logit_bias=tiny.endless(folders["qwen"])
+    )
     assert answer.headers["x-sluice-target"] == names["qwen"]
     assert answer.headers["x-sluice-role"] == "small"
     body = answer.parse()
@@ -215,13 +217,17 @@ async def _until(sluice: Running, model: str, *, busy: bool) -> None:
     async with asyncio.timeout(20):
         while True:
             told = (await sluice.client.get("/admin/models")).json()["models"][model]
-            if bool(told["running"]) is busy:
+            if bool(told.get("running")) is busy:  # nothing is told of what is not loaded yet
                 return
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_leaves_ends_the_work(sluice: Running, names: dict[str, str], *, stream: bool) -> None:
+async def test_a_client_that_leaves_ends_the_work(
+    sluice: Running, names: dict[str, str], folders: dict[str, Path], *, stream: bool
+) -> None:
     body = {"model": "small", "messages": _said(), "max_tokens": 3000, "stream": stream}
+    body["logit_bias"] = tiny.endless(folders["qwen"])
+    await sluice.client.get("/admin/models")  # the first brings the web framework, which may take longer than the call
     call = asyncio.create_task(sluice.client.post("/v1/chat/completions", json=body))
     await _until(sluice, names["qwen"], busy=True)
     call.cancel()

@@ -153,6 +153,7 @@ class TestModels:
     async def test_an_ollama_that_says_nothing_holds_nobody_up(self, up: Upstream, start: Start) -> None:
         async with start(settings(up), up=up) as sluice:
             up.always("/api/tags", "hang")
+            await sluice.client.get("/nowhere")  # so that the web framework is there
             began = time.monotonic()
             for _ in range(5):
                 assert (await sluice.client.get("/v1/models")).status_code == 200

@@ -6,6 +6,8 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from tests.engine import tiny
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -21,15 +23,9 @@ def text_of(events: list[Any]) -> str:
     )
 
 
-def endless(folder: Path) -> dict[str, int]:
-    """Return the bias under which a random model never ends by itself."""
-    ends = json.loads((folder / "config.json").read_text())["eos_token_id"]
-    return {str(token): -100 for token in ends}
-
-
 def test_stream_and_plain_answer_say_the_same(engine: Engine, qwen: Path) -> None:
     messages = [{"role": "user", "content": "hello there"}]
-    options: dict[str, Any] = {"max_tokens": 24, "seed": 5, "logit_bias": endless(qwen)}
+    options: dict[str, Any] = {"max_tokens": 24, "seed": 5, "logit_bias": tiny.endless(qwen)}
     plain = engine.chat(qwen, messages=messages, **options)
     options["stream_options"] = {"include_usage": True}
     events = engine.stream("/v1/chat/completions", model=str(qwen), messages=messages, **options)
@@ -57,7 +53,7 @@ def test_without_a_seed_answers_differ(engine: Engine, qwen: Path) -> None:
 
 
 def test_n_choices_share_the_prompt_and_differ(engine: Engine, qwen: Path) -> None:
-    options: dict[str, Any] = {"max_tokens": 16, "seed": 5, "logit_bias": endless(qwen)}
+    options: dict[str, Any] = {"max_tokens": 16, "seed": 5, "logit_bias": tiny.endless(qwen)}
     body = engine.chat(qwen, "several please", n=4, **options)
     texts = [choice["message"]["content"] for choice in body["choices"]]
     assert [choice["index"] for choice in body["choices"]] == [0, 1, 2, 3]
@@ -143,10 +139,11 @@ def test_completions_take_many_prompts_at_once(engine: Engine, qwen: Path) -> No
 
 def test_reasoning_is_split_from_the_answer(engine: Engine, folders: dict[str, Path]) -> None:
     """The template opens the block, so a random model that never closes it has reasoned all the time."""
-    message = engine.chat(folders["think"], max_tokens=12)["choices"][0]["message"]
+    options: dict[str, Any] = {"max_tokens": 12, "logit_bias": tiny.endless(folders["think"])}
+    message = engine.chat(folders["think"], **options)["choices"][0]["message"]
     assert message["reasoning_content"]
     assert message["content"] == ""
-    plain = engine.chat(folders["think"], max_tokens=12, reasoning_effort="none")["choices"][0]["message"]
+    plain = engine.chat(folders["think"], **options, reasoning_effort="none")["choices"][0]["message"]
     assert "reasoning_content" not in plain
     assert plain["content"]
 
@@ -159,7 +156,7 @@ def test_many_streams_at_once_all_end_properly(engine: Engine, qwen: Path) -> No
             model=str(qwen),
             messages=messages,
             max_tokens=10 + number % 7,
-            logit_bias=endless(qwen),
+            logit_bias=tiny.endless(qwen),
         )
 
     with ThreadPoolExecutor(24) as pool:

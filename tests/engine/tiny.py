@@ -117,6 +117,12 @@ def _lines(seed: int) -> Any:
     yield from itertools.repeat("Füße, naïve, señor, привет, мир, こんにちは, 世界, 🙂🚀", 30)
 
 
+def endless(folder: Path) -> dict[str, int]:
+    """Return the bias under which a random model never ends by itself."""
+    ends = json.loads((folder / "config.json").read_text())["eos_token_id"]
+    return {str(token): -100 for token in ends}
+
+
 def _tokenizer(folder: Path, recipe: Recipe) -> tuple[int, list[int]]:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
