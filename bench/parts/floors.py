@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from parts.tables import busy_mb
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -106,6 +108,5 @@ def _programs(found: Figures, servers: Sequence[Server]) -> Iterator[Mark]:
         return
     yield Mark("start", 1.2, 0.8, ours.ready_s, "{:g} s")
     yield Mark("memory before load", 80, 60, ours.idle_mb, "{:g} MB")
-    busy = [each["rss_mb"] for (name, part, _), each in found.items() if name == _OURS and part != "idle"]
-    if busy:
-        yield Mark("memory under load", 110, 80, max(busy), "{:g} MB")
+    if busy := busy_mb(found, _OURS):
+        yield Mark("memory under load", 110, 80, busy, "{:g} MB")

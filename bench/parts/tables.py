@@ -94,13 +94,18 @@ def programs(found: Figures, servers: Sequence[Server]) -> str:
     """Return the table of start and memory."""
     rows = {}
     for server in servers:
-        busy = [figures["rss_mb"] for key, figures in found.items() if key[0] == server.name and key[1] != "idle"]
         if server.pid:
-            rows[server.name] = {"ready": server.ready_s, "idle": server.idle_mb, "busy": max(busy, default=0.0)}
+            busy = busy_mb(found, server.name)
+            rows[server.name] = {"ready": server.ready_s, "idle": server.idle_mb, "busy": busy}
     head = ["ready s", "memory before load MB", "under load MB"]
     return _table(
         "start and memory", head, rows, lambda row: [f"{row['ready']:.2f}", f"{row['idle']:.0f}", f"{row['busy']:.0f}"]
     )
+
+
+def busy_mb(found: Figures, name: str) -> float:
+    """Return the most memory that a server had under any load; 0 where there was none."""
+    return max((its["rss_mb"] for key, its in found.items() if key[0] == name and key[1] != "idle"), default=0.0)
 
 
 def _rows(found: Figures, names: Iterable[str], part: str, connections: int) -> dict[str, dict[str, float]]:
